@@ -1,0 +1,113 @@
+"""What a feature is: every choice that changes its value, as frozen self-checking dataclasses.
+
+``digest(FeatureSpec)`` names the store. Nothing that only changes speed (batch size, workers, device) is in here.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from store.digest import Checked, setting
+from store.errors import SpecError
+
+FORMAT = 1  # raised when the meaning of a spec changes, so that old and new features never mix
+
+
+def _demand(condition: bool, message: str) -> None:
+    if not condition:
+        raise SpecError(message)
+
+
+@dataclass(frozen=True)
+class DecodeSpec(Checked):
+    """From file to frames: every frame that decodes, in display order, rotated upright, RGB uint8."""
+
+    fps: float = setting(0.0, "resample to this frame rate (nearest frame in time); 0 keeps the video's own frames")
+
+    def check(self) -> None:
+        _demand(self.fps >= 0, f"decode.fps is {self.fps}; it must be 0 (the video's own frames) or a positive rate")
+
+
+@dataclass(frozen=True)
+class ClipSpec(Checked):
+    """From frames to clips; ``extract.clips`` states the rules for short videos and tails."""
+
+    rule: Literal["sliding", "segments", "every", "looped"] = setting(
+        "segments",
+        "sliding: windows in time; segments: the centre of each of SEGMENTS equal parts; every: one clip every STRIDE frames; "
+        "looped: sliding, a short video repeated until one clip is full",
+    )
+    length: int = setting(1, "frames in a clip")
+    stride: int = setting(1, "frames between the starts of neighbouring clips (rules sliding, every and looped)")
+    segments: int = setting(25, "number of clips (rule segments)")
+    max_clips: int = setting(0, "keep at most the first so many clips of a video; 0 keeps all")
+    pool: Literal["mean", "none"] = setting(
+        "mean", "frame-wise networks with clips longer than one frame: mean over a clip's frames, or none to keep [frames, width]"
+    )
+
+    def check(self) -> None:
+        for name in ("length", "stride", "segments"):
+            _demand(getattr(self, name) >= 1, f"clips.{name} is {getattr(self, name)}; it must be at least 1")
+        _demand(self.max_clips >= 0, f"clips.max_clips is {self.max_clips}; it must be 0 (no limit) or positive")
+
+
+@dataclass(frozen=True)
+class CropSpec(Checked):
+    """From frames to network inputs, on the device: resize, then cut one or ten crops."""
+
+    resize: tuple[int, ...] = setting((256,), "short side in pixels (one number), or width and height (two numbers)")
+    size: int = setting(224, "side of the square crop in pixels")
+    count: int = setting(1, "1: the centre; 10: four corners, centre, and their mirrors (torchvision's TenCrop order)")
+    keep: bool = setting(False, "keep every crop's features instead of their mean")
+
+    def check(self) -> None:
+        _demand(len(self.resize) in (1, 2), f"crops.resize has {len(self.resize)} numbers; give a short side or width and height")
+        _demand(self.count in (1, 10), f"crops.count is {self.count}; it must be 1 or 10")
+        _demand(
+            self.size >= 1 and min(self.resize) >= self.size,
+            f"crops.size is {self.size} but crops.resize is {list(self.resize)}: a crop must fit into the resized frame",
+        )
+
+
+@dataclass(frozen=True)
+class FlowSpec(Checked):
+    """Optical flow instead of RGB; ``method = ""`` means the RGB stream.
+
+    The flow of frame i is the motion from frame i to frame i+1; the last frame repeats the flow before it; a video of one frame has
+    zero flow. A component v in pixels becomes round(128 + 127 * clip(v, -bound, bound) / bound), one byte; the mirror of x is 256 - x, so
+    that no motion stays no motion.
+    """
+
+    method: str = setting("", "dense optical flow method, e.g. dis; empty for RGB")
+    params: dict[str, float] = field(
+        default_factory=dict, metadata={"help": "the method's own parameters; unset ones take the method's defaults and are recorded"}
+    )
+    version: str = setting("", "version of the method's implementation; filled in when the spec is resolved")
+    bound: float = setting(20.0, "displacement in pixels that maps to the ends of the 8-bit range; larger ones are clipped")
+    short_side: int = setting(256, "resize frames to this short side before computing flow; 0 keeps their size")
+    encoding: Literal["image"] = setting("image", "image: x, y and magnitude as three 8-bit channels, for networks trained on RGB")
+
+    def check(self) -> None:
+        _demand(self.bound > 0, f"flow.bound is {self.bound}; it must be positive")
+        _demand(self.short_side >= 0, f"flow.short_side is {self.short_side}; it must be 0 (as decoded) or positive")
+
+
+@dataclass(frozen=True)
+class FeatureSpec(Checked):
+    """Everything that decides a feature's value. Two different specs can never share a store."""
+
+    backbone: str = setting("tiny", "network, see `actioncache backbones`")
+    levels: tuple[str, ...] = setting((), "levels to store, all from one forward pass; none given: the network's last level")
+    weights: str = setting("", "identity of the weights, filled in from --weights: sha256:<digits> or random:<seed>:<digits>")
+    decode: DecodeSpec = field(default_factory=DecodeSpec)
+    clips: ClipSpec = field(default_factory=ClipSpec)
+    crops: CropSpec = field(default_factory=CropSpec)
+    flow: FlowSpec = field(default_factory=FlowSpec)
+    precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", "arithmetic of the network")
+    channels_last: bool = setting(False, "memory layout of the network; changes the last bits, and speed")
+    dtype: Literal["float16", "float32"] = setting("float16", "type of the stored features")
+    format: int = setting(FORMAT, "meaning of this spec; set by the program")
+
+    def check(self) -> None:
+        _demand(bool(self.backbone), "backbone is empty; choose one, see `actioncache backbones`")
+        _demand(len(set(self.levels)) == len(self.levels), f"levels {list(self.levels)} names one level twice")
+        _demand(self.format == FORMAT, f"this spec has format {self.format}; this version of actioncache writes format {FORMAT}")

@@ -1,0 +1,1 @@
+"""Rules that combine aligned score tables, one file a rule."""

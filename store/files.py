@@ -1,0 +1,79 @@
+"""Files that exist only when complete: written aside, flushed to the disk, renamed into place."""
+
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from store.errors import StoreError
+
+PARTIAL_SUFFIX = ".partial"
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,119}")
+
+
+def safe_name(name: str, what: str = "name") -> str:
+    """Return ``name`` if it can be one component of a path on any system, else raise ``StoreError``.
+
+    Names of runs, parts and presets become paths, so nothing unchecked may reach ``Path``.
+    """
+    if not _SAFE_NAME.fullmatch(name):
+        raise StoreError(f"{what} {name!r} cannot be a file name; use letters, digits and . _ + = - only (first a letter or digit)")
+    return name
+
+
+@contextmanager
+def atomic_path(final: Path) -> Iterator[Path]:
+    """Yield a path beside ``final`` to write to; on success it is fsynced and renamed to ``final``, on an error removed.
+
+    A reader sees the old file or the new one, never a part of one, whatever kills the writer.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    aside = final.with_name(f".{final.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
+    try:
+        yield aside
+        fsync_file(aside)
+        aside.replace(final)
+        fsync_folder(final.parent)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(final: Path, data: bytes) -> None:
+    """Write ``data`` to ``final`` atomically and durably."""
+    with atomic_path(final) as aside:
+        aside.write_bytes(data)
+
+
+def write_text(final: Path, text: str) -> None:
+    """Write ``text`` (UTF-8) to ``final`` atomically and durably."""
+    write_bytes(final, text.encode())
+
+
+def fsync_file(path: Path) -> None:
+    """Flush a file's bytes to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_folder(path: Path) -> None:
+    """Flush a folder's entries to the disk, where the system can (some network file systems refuse; a rename there is durable already)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

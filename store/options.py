@@ -1,0 +1,150 @@
+"""Command-line flags generated from spec dataclasses, so that no command owns a default.
+
+A nested field becomes a dotted flag (``--clips.rule``), which is also its place in a TOML file (``[clips] rule = ...``).
+Order of precedence: defaults < preset < ``--config`` file < flag.
+"""
+
+import dataclasses
+import functools
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from store.digest import from_dict, to_plain
+from store.errors import SpecError
+
+T = TypeVar("T")
+
+
+def spec_options(cls: type, into: str = "overrides", skip: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: add ``--config`` and a flag for each setting of ``cls``; the command receives one nested dict as argument ``into``.
+
+    ``skip`` lists dotted names that get no flag (they are filled in by the program).
+    """
+    leaves = [leaf for leaf in _leaves(cls) if leaf[0] not in skip]
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def collect(*args: Any, **kwargs: Any) -> Any:
+            flags: dict[str, Any] = {}
+            for name, _, _, annotation in leaves:
+                value = kwargs.pop(_parameter(name))
+                if value is not None:
+                    _put(flags, name, _parse(value, annotation, name))
+            config = kwargs.pop("config_file")
+            kwargs[into] = merge(read_toml(Path(config)) if config else {}, flags)
+            return command(*args, **kwargs)
+
+        wrapped: Callable[..., Any] = collect
+        for name, default, text, annotation in reversed(leaves):
+            wrapped = _option(name, default, text, annotation)(wrapped)
+        return click.option("--config", "config_file", type=click.Path(exists=True, dir_okay=False), help="Settings as a TOML file.")(
+            wrapped
+        )
+
+    return decorate
+
+
+def resolve(cls: type[T], *layers: Mapping[str, Any]) -> T:
+    """Build the spec ``cls`` from its defaults overridden by each of ``layers`` in turn."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = merge(merged, layer)
+    return from_dict(cls, merged)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Overlay nested dicts: ``over`` wins, tables are merged."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a settings file; a syntax error is a ``SpecError`` that names the file and the line."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} is not a TOML file: {error}") from None
+
+
+def _leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any, str, Any]]:
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        annotation = hints[field.name]
+        if dataclasses.is_dataclass(annotation):
+            yield from _leaves(annotation, f"{prefix}{field.name}.")  # type: ignore[arg-type]
+            continue
+        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+        yield prefix + field.name, default, field.metadata.get("help", ""), annotation
+
+
+def _option(name: str, default: Any, text: str, annotation: Any) -> Callable[[Any], Any]:
+    flag = "--" + name.replace("_", "-")
+    annotation = _without_none(annotation)
+    shown = _show(default)
+    label = f"{text} [default: {shown}]" if shown else text
+    if annotation is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", _parameter(name), default=None, help=label)
+    if typing.get_origin(annotation) is typing.Literal:
+        choice = click.Choice([str(arg) for arg in typing.get_args(annotation)])
+        return click.option(flag, _parameter(name), default=None, type=choice, help=label)
+    kind = {int: "INTEGER", float: "NUMBER", str: "TEXT"}.get(
+        annotation, "LIST" if typing.get_origin(annotation) is tuple else "KEY=NUMBER,..."
+    )
+    return click.option(flag, _parameter(name), default=None, metavar=kind, help=label)
+
+
+def _parse(value: Any, annotation: Any, name: str) -> Any:
+    annotation = _without_none(annotation)
+    if not isinstance(value, str):
+        return value
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is tuple:
+        return [_parse(item.strip(), args[0], name) for item in value.split(",") if item.strip()]
+    if origin is dict:
+        pairs = [item.split("=", 1) for item in value.split(",") if item.strip()]
+        if any(len(pair) != 2 for pair in pairs):
+            raise SpecError(f"{name} is {value!r}; write key=value,key=value")
+        return {key.strip(): _parse(item.strip(), args[1], f"{name}.{key.strip()}") for key, item in pairs}
+    if origin is typing.Literal:
+        return next(arg for arg in args if str(arg) == value)
+    if annotation in (int, float):
+        try:
+            return annotation(value)
+        except ValueError:
+            raise SpecError(f"{name} is {value!r}; it must be a {'whole ' if annotation is int else ''}number") from None
+    return value
+
+
+def _without_none(annotation: Any) -> Any:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return next(arg for arg in typing.get_args(annotation) if arg is not type(None))
+    return annotation
+
+
+def _parameter(name: str) -> str:
+    return "spec__" + name.replace(".", "__")
+
+
+def _put(tree: dict[str, Any], name: str, value: Any) -> None:
+    *tables, last = name.split(".")
+    for table in tables:
+        tree = tree.setdefault(table, {})
+    tree[last] = value
+
+
+def _show(default: Any) -> str:
+    plain = to_plain(default)
+    if isinstance(plain, list):
+        return ",".join(map(str, plain))
+    if isinstance(plain, dict):
+        return ",".join(f"{key}={value}" for key, value in plain.items())
+    return "" if plain is None else str(plain)
