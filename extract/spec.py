@@ -111,3 +111,21 @@ class FeatureSpec(Checked):
         _demand(bool(self.backbone), "backbone is empty; choose one, see `actioncache backbones`")
         _demand(len(set(self.levels)) == len(self.levels), f"levels {list(self.levels)} names one level twice")
         _demand(self.format == FORMAT, f"this spec has format {self.format}; this version of actioncache writes format {FORMAT}")
+
+
+@dataclass(frozen=True)
+class RunOptions(Checked):
+    """How an extraction runs. Nothing here changes a feature, with the exception of the device, whose last bits differ."""
+
+    device: str = setting("auto", "torch device; auto takes CUDA where there is one, else the CPU")
+    batch_size: int = setting(32, "images (frames x crops) in a forward pass; for clip networks, clips x crops")
+    workers: int = setting(0, "decoding processes; 0 takes the number of processors, at most 8")
+    timeout_seconds: float = setting(120.0, "a decoder silent for so long is stopped and its video recorded as failed")
+    tries: int = setting(2, "how often a video may kill its decoding process before it is recorded as failed")
+    retry_failed: bool = setting(False, "also try videos again whose failure is recorded and whose file has not changed")
+
+    def check(self) -> None:
+        for name in ("batch_size", "tries"):
+            _demand(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
+        _demand(self.workers >= 0, f"workers is {self.workers}; it must be 0 (one a processor) or positive")
+        _demand(self.timeout_seconds > 0, f"timeout_seconds is {self.timeout_seconds}; it must be positive")

@@ -21,10 +21,13 @@ from store.errors import SpecError
 T = TypeVar("T")
 
 
-def spec_options(cls: type, into: str = "overrides", skip: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def spec_options(
+    cls: type, into: str = "overrides", skip: tuple[str, ...] = (), config: bool = True
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: add ``--config`` and a flag for each setting of ``cls``; the command receives one nested dict as argument ``into``.
 
-    ``skip`` lists dotted names that get no flag (they are filled in by the program).
+    ``skip`` lists dotted names that get no flag (they are filled in by the program). Without ``config`` there are only flags, for a
+    command's second spec.
     """
     leaves = [leaf for leaf in _leaves(cls) if leaf[0] not in skip]
 
@@ -36,16 +39,17 @@ def spec_options(cls: type, into: str = "overrides", skip: tuple[str, ...] = ())
                 value = kwargs.pop(_parameter(name))
                 if value is not None:
                     _put(flags, name, _parse(value, annotation, name))
-            config = kwargs.pop("config_file")
-            kwargs[into] = merge(read_toml(Path(config)) if config else {}, flags)
+            file = kwargs.pop("config_file") if config else None
+            kwargs[into] = merge(read_toml(Path(file)) if file else {}, flags)
             return command(*args, **kwargs)
 
         wrapped: Callable[..., Any] = collect
         for name, default, text, annotation in reversed(leaves):
             wrapped = _option(name, default, text, annotation)(wrapped)
-        return click.option("--config", "config_file", type=click.Path(exists=True, dir_okay=False), help="Settings as a TOML file.")(
-            wrapped
-        )
+        if not config:
+            return wrapped
+        path = click.Path(exists=True, dir_okay=False)
+        return click.option("--config", "config_file", type=path, help="Settings as a TOML file.")(wrapped)
 
     return decorate
 

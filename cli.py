@@ -1,0 +1,89 @@
+"""The command line: joins the commands of every package. Arguments in, one library call, exit code out.
+
+Exit codes: 0 done; 1 finished with recorded failures; 2 wrong usage or an error; 3 interrupted, the same command resumes.
+"""
+
+import importlib
+import os
+import sys
+
+import click
+
+from store.errors import Interrupted, PipelineError
+
+# Help texts stand here so that `actioncache --help` imports no package.
+COMMANDS = {
+    "Videos": {
+        "list": ("store.list_commands", "list_command", "Read a video list, show what is in it, write it as CSV."),
+    },
+    "Stage one: videos to features": {
+        "extract": ("extract.commands", "extract", "Run a network over the clips of every video and store the features."),
+        "presets": ("extract.commands", "presets", "List the named settings of extract."),
+        "backbones": ("extract.commands", "backbones", "List the networks, their levels and weights."),
+        "store": ("store.commands", "store", "Look into, check, repair and compact a feature store."),
+    },
+    "Stage two: features to scores": {
+        "train-head": ("temporal.commands", "train_head", "Train a light recurrent head from cached features."),
+        "predict": ("temporal.commands", "predict", "Score videos of a store with a trained head."),
+    },
+    "Scores to results": {
+        "fuse": ("fusion.commands", "fuse", "Combine score tables, joined by video id and class name."),
+        "evaluate": ("fusion.commands", "evaluate", "Accuracy of score tables, with intervals."),
+        "report": ("fusion.commands", "report", "Write a self-contained HTML page, JSON and text."),
+    },
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when that command is named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands, in the order of the help."""
+        return [name for section in COMMANDS.values() for name in section]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        for section in COMMANDS.values():
+            if cmd_name in section:
+                module, attribute, _ = section[cmd_name]
+                command: click.Command = getattr(importlib.import_module(module), attribute)
+                return command
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections of the help without importing anything."""
+        for title, section in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, text) for name, (_, _, text) in section.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="actioncache", prog_name="actioncache")
+def cli() -> None:
+    """Two-stage video action recognition: CNN features once into a cached store, recurrent heads from it in seconds.
+
+    LIST -> extract -> store -> train-head -> scores -> fuse -> report
+    """
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (Interrupted, click.Abort, KeyboardInterrupt) as error:
+        click.echo(str(error) or "interrupted", err=True)
+        code = 3
+    except PipelineError as error:
+        click.echo(f"error: {error}", err=True)
+        code = 2
+    except BrokenPipeError:  # the reader of our output (head, less) went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

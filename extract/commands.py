@@ -1,0 +1,120 @@
+"""Commands of stage one: ``extract``, ``presets``, ``backbones``."""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from extract.spec import FeatureSpec, RunOptions
+from store.digest import to_plain
+from store.list_commands import list_options
+from store.options import resolve, spec_options
+from store.videos import VideoList
+
+if TYPE_CHECKING:
+    from extract.run import Summary
+
+FILLED_IN = ("weights", "format", "flow.version")  # by the program, so they get no flag
+
+
+@click.command("extract")
+@list_options
+@click.option("--preset", help="Named settings, see `actioncache presets`; flags and --config change single ones.")
+@click.option("--weights", help="A weights file, `published`, or `random:SEED`.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("features"), show_default=True, help="Folder of stores."
+)
+@click.option("--name", help="Name of the store; its digest is appended. [default: the preset's name]")
+@click.option("--part", metavar="I/N", help="Only every N-th video, from the I-th on (1/4 ... 4/4): one part a job.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@spec_options(RunOptions, into="running", config=False)
+@spec_options(FeatureSpec, skip=FILLED_IN)
+@click.pass_context
+def extract(
+    context: click.Context,
+    videos: VideoList,
+    preset: str | None,
+    weights: str | None,
+    out: Path,
+    name: str | None,
+    part: str | None,
+    as_json: bool,
+    running: dict[str, Any],
+    overrides: dict[str, Any],
+) -> None:
+    """Run a network over the clips of every video of LIST and store the features.
+
+    Only what is missing is done: run it again after an interruption, with more videos, or from several jobs at once.
+    """
+    from extract.prepare import extract_list
+
+    options = resolve(RunOptions, running)
+    with stop_signals() as stopped:
+        store_path, summary = extract_list(videos, preset, overrides, weights, options, out, name, part, stopped)
+    click.echo(json.dumps({"store": str(store_path), **to_plain(summary)}) if as_json else summary_text(store_path, summary))
+    context.exit(1 if summary.failed else 0)
+
+
+@click.command("presets")
+def presets() -> None:
+    """List the named settings of `extract`."""
+    from extract.presets import DESCRIPTIONS
+
+    for name, text in sorted(DESCRIPTIONS.items()):
+        click.echo(f"{name:28} {text}")
+
+
+@click.command("backbones")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def backbones(as_json: bool) -> None:
+    """List the networks: levels and their widths, input, published weights."""
+    from extract.weights import describe_backbones
+
+    infos = describe_backbones()
+    if as_json:
+        click.echo(json.dumps([to_plain(info) for info in infos]))
+        return
+    for info in infos:
+        levels = ", ".join(f"{level} {width}" for level, width in info.dims.items())
+        frames = f"{info.clip_length} frames of " if info.clip_length > 1 else ""
+        published = ", ".join(info.urls) or "none published"
+        click.echo(
+            f"{info.name}\n    levels     {levels}\n    input      {frames}{info.size}x{info.size} {info.modality}\n    weights    {published}"
+        )
+
+
+def summary_text(store_path: Path, summary: "Summary") -> str:
+    """The end of an extraction in words: the store first, then counts, time, and each failure with its reason."""
+    lines = [
+        str(store_path),
+        f"{summary.done} done, {summary.skipped} were there already, {len(summary.failed)} failed, of {summary.asked}",
+    ]
+    if summary.done:
+        lines.append("seconds: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in summary.seconds.items()))
+    lines += [f"failed {video} [{stage}]: {reason}" for video, (stage, reason) in summary.failed.items()]
+    return "\n".join(lines)
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT, SIGTERM or SIGUSR1 into a request to stop; a second one ends the program at once."""
+    received: list[int] = []
+
+    def receive(number: int, frame: object) -> None:
+        if received:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        received.append(number)
+        click.echo(f"{signal.Signals(number).name}: publishing what is complete, then stopping", err=True)
+
+    numbers = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
+    before = {number: signal.signal(number, receive) for number in numbers}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,57 @@
+"""The import directions of docs/design: store imports none of ours; extract, temporal and fusion import only store and themselves."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+OURS = {"store", "extract", "temporal", "fusion", "cli"}
+ALLOWED = {
+    "store": {"store"},
+    "extract": {"extract", "store"},
+    "temporal": {"temporal", "store"},
+    "fusion": {"fusion", "store"},
+}
+TORCH_FREE = [
+    "cli.py",
+    "extract/spec.py",
+    "extract/commands.py",
+    "extract/presets.py",
+    "extract/video.py",
+    "extract/clips.py",
+    "extract/decode.py",
+]
+TORCH_FREE += ["extract/pool.py", "temporal/spec.py", "temporal/commands.py", "fusion/commands.py", "fusion/metrics.py"]
+
+
+def imports(path: Path, top_level_only: bool = False) -> set[str]:
+    """First components of every absolute import of a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; import by the full name"
+            found.add((node.module or "").split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_packages_import_only_downwards(package: str) -> None:
+    for path in sorted((REPOSITORY / package).rglob("*.py")):
+        wrong = (imports(path) & OURS) - ALLOWED[package]
+        assert not wrong, f"{path.relative_to(REPOSITORY)} imports {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("name", [*TORCH_FREE, *sorted(f"store/{path.name}" for path in (REPOSITORY / "store").glob("*.py"))])
+def test_what_the_command_line_loads_imports_no_torch(name: str) -> None:
+    assert not imports(REPOSITORY / name, top_level_only=True) & {"torch", "torchvision", "sklearn", "matplotlib"}
+
+
+def test_no_file_is_longer_than_the_hard_cap() -> None:
+    files = [path for package in [*ALLOWED, "examples", "benchmarks"] for path in (REPOSITORY / package).rglob("*.py")]
+    long = {str(path.relative_to(REPOSITORY)): len(path.read_text().splitlines()) for path in [*files, REPOSITORY / "cli.py"]}
+    assert {name: lines for name, lines in long.items() if lines > 400} == {}
