@@ -81,10 +81,11 @@ def backbones(as_json: bool) -> None:
     for info in infos:
         levels = ", ".join(f"{level} {width}" for level, width in info.dims.items())
         frames = f"{info.clip_length} frames of " if info.clip_length > 1 else ""
-        published = ", ".join(info.urls) or "none published"
-        click.echo(
-            f"{info.name}\n    levels     {levels}\n    input      {frames}{info.size}x{info.size} {info.modality}\n    weights    {published}"
-        )
+        published = ", ".join(info.urls) or "none"
+        click.echo(info.name)
+        click.echo(f"    levels     {levels}")
+        click.echo(f"    input      {frames}{info.size}x{info.size} {info.modality}")
+        click.echo(f"    published  {published}")
 
 
 def summary_text(store_path: Path, summary: "Summary") -> str:
