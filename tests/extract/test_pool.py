@@ -1,0 +1,88 @@
+"""Decode workers: a crash, a hang or garbage costs one job, never the others."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from extract.pool import Block, Emitter, Event, Failed, Finished, Opened, StageError, WorkerPool
+
+
+def work(job: tuple[str, int], emitter: Emitter) -> None:
+    """What the tests make workers do; runs in the worker process."""
+    kind, number = job
+    if kind == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if kind == "exit":
+        os._exit(7)
+    if kind == "hang":
+        signal.pause()
+    if kind == "raise":
+        raise KeyError("frame 3")
+    if kind == "stage":
+        raise StageError("flow", "no motion")
+    emitter.header(number)
+    for step in range(3):
+        emitter.block(np.full((2, 4, 5, 3), number + step, np.uint8))
+    if kind == "late crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(jobs: dict[str, tuple[str, int]], timeout_seconds: float = 60, **options: int) -> list[Event]:
+    return list(WorkerPool(work, workers=2, timeout_seconds=timeout_seconds, **options).run(jobs.items()))
+
+
+def test_jobs_arrive_whole_and_in_order() -> None:
+    events = run({f"v{number}": ("good", number) for number in range(5)})
+    for number in range(5):
+        mine = [event for event in events if event.key == f"v{number}"]
+        assert [type(event) for event in mine] == [Opened, Block, Block, Block, Finished]
+        blocks = [event.frames for event in mine if isinstance(event, Block)]
+        assert all(np.array_equal(block, np.full((2, 4, 5, 3), number + step, np.uint8)) for step, block in enumerate(blocks))
+
+
+@pytest.mark.parametrize(
+    ("kind", "stage", "words"),
+    [
+        ("crash", "crash", "died 2 times on this video, last with SIGSEGV"),
+        ("exit", "crash", "last with exit code 7"),
+        ("late crash", "crash", "SIGKILL"),
+        ("raise", "decode", "KeyError: 'frame 3'"),
+        ("stage", "flow", "no motion"),
+    ],
+)
+def test_a_bad_job_fails_alone_with_its_reason(kind: str, stage: str, words: str) -> None:
+    events = run({"a": ("good", 1), "bad": (kind, 0), "b": ("good", 2), "c": ("good", 3)})
+    failures = [event for event in events if isinstance(event, Failed)]
+    assert [(failure.key, failure.stage) for failure in failures] == [("bad", stage)]
+    assert words in failures[0].reason
+    assert {event.key for event in events if isinstance(event, Finished)} == {"a", "b", "c"}
+
+
+def test_a_hang_is_stopped_and_named() -> None:
+    events = run({"bad": ("hang", 0), "a": ("good", 1)}, timeout_seconds=3)
+    assert [event for event in events if isinstance(event, Failed)] == [
+        Failed("bad", "hang", "the decoder gave nothing for 3 s and was stopped")
+    ]
+    assert Finished("a") in events
+
+
+def test_a_slow_reader_is_not_taken_for_a_hang() -> None:
+    events = WorkerPool(work, workers=1, timeout_seconds=1.0).run({"a": ("good", 1), "b": ("good", 2)}.items())
+    seen = [next(events)]
+    deadline = time.monotonic() + 1.5
+    while time.monotonic() < deadline:  # busy, as a forward pass would be, while the worker waits to send
+        np.ones((200, 200)) @ np.ones((200, 200))
+    seen += list(events)
+    assert not [event for event in seen if isinstance(event, Failed)]
+
+
+def test_stopping_ends_the_run_and_its_processes() -> None:
+    seen: list[Event] = []
+    pool = WorkerPool(work, workers=2, timeout_seconds=60)
+    for event in pool.run({f"v{n}": ("good", n) for n in range(50)}.items(), stopped=lambda: len(seen) >= 5):
+        seen.append(event)
+    assert len({event.key for event in seen}) < 50
+    assert pool._workers == []
