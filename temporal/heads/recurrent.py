@@ -1,0 +1,53 @@
+"""Stacks of LSTM or GRU layers, with and without residual connections, read at the last valid step."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from temporal.heads import HEADS
+from temporal.recurrence import RecurrentStack
+from temporal.spec import HeadSpec
+
+
+def last_step(memory: Tensor, lengths: Tensor) -> Tensor:
+    """The memory [T, B, H] at each sequence's last valid step, [B, H]."""
+    return memory[lengths - 1, torch.arange(memory.shape[1], device=memory.device)]
+
+
+class RecurrentHead(nn.Module):
+    """scores = W m^L_T + b: the last layer's memory at the last valid step, before any residual addition (PAPERS A)."""
+
+    def __init__(self, kind: Literal["lstm", "gru"], input_width: int, num_classes: int, spec: HeadSpec, residual: bool) -> None:
+        super().__init__()
+        self.stack = RecurrentStack(kind, input_width, spec.hidden, spec.layers, residual)
+        self.dropout = nn.Dropout(spec.dropout)
+        self.classifier = nn.Linear(spec.hidden, num_classes)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        memory = self.stack(x.transpose(0, 1).contiguous())
+        return self.classifier(self.dropout(last_step(memory, lengths)))
+
+
+@HEADS.register("lstm")
+def lstm(input_width: int, num_classes: int, spec: HeadSpec) -> nn.Module:
+    """Stacked LSTM."""
+    return RecurrentHead("lstm", input_width, num_classes, spec, residual=False)
+
+
+@HEADS.register("gru")
+def gru(input_width: int, num_classes: int, spec: HeadSpec) -> nn.Module:
+    """Stacked GRU."""
+    return RecurrentHead("gru", input_width, num_classes, spec, residual=False)
+
+
+@HEADS.register("res_lstm")
+def res_lstm(input_width: int, num_classes: int, spec: HeadSpec) -> nn.Module:
+    """Residual stacked LSTM (Lakhal et al. 2018)."""
+    return RecurrentHead("lstm", input_width, num_classes, spec, residual=True)
+
+
+@HEADS.register("res_gru")
+def res_gru(input_width: int, num_classes: int, spec: HeadSpec) -> nn.Module:
+    """Residual stacked GRU."""
+    return RecurrentHead("gru", input_width, num_classes, spec, residual=True)

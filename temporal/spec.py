@@ -1,0 +1,98 @@
+"""What a trained run is: sequence, head and training settings as frozen self-checking dataclasses, without torch.
+
+Nothing that only changes speed (device, parallel jobs) is in here.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from store.digest import Checked, setting
+from store.errors import SpecError
+
+FORMAT = 1  # raised when the meaning of a spec changes, so that old and new runs never mix
+
+
+def _demand(condition: bool, message: str) -> None:
+    if not condition:
+        raise SpecError(message)
+
+
+@dataclass(frozen=True)
+class SequenceSpec(Checked):
+    """From the cached features of a video to one sequence [steps, width]."""
+
+    level: str = setting("", "level of the features to read; may be left out where the store has one level only")
+    inner: Literal["refuse", "mean"] = setting(
+        "refuse",
+        "features with several vectors a clip (crops or frames kept, [clips, n, width]): refuse them, or take their mean in float32",
+    )
+    mid: Literal["none", "sum", "product"] = setting("none", "mid fusion of two stores, element by element, before the projection")
+    sampling: Literal["sigma", "all"] = setting(
+        "sigma", "sigma: STEPS of the K clips, sigma(t) = 1 + floor((t-1)(K-1)/(T-1)), short videos repeat clips; all: every clip"
+    )
+    steps: int = setting(25, "length T of a sequence (sampling sigma)")
+    znorm: bool = setting(False, "Z-normalise each feature with mean and deviation of the training part, before any PCA")
+    projection: Literal["none", "pca"] = setting("none", "pca: principal components of the training part's features")
+    width: int = setting(256, "number of principal components d_m (projection pca)")
+
+    def check(self) -> None:
+        _demand(self.steps >= 1, f"sequence.steps is {self.steps}; it must be at least 1")
+        _demand(self.width >= 1, f"sequence.width is {self.width}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class HeadSpec(Checked):
+    """From a sequence to class scores; `actioncache train-head --help` lists the names."""
+
+    name: str = setting("gru", "head: mean, mean_std, max, lstm, gru, res_lstm, res_gru")
+    hidden: int = setting(256, "hidden units H of each recurrent layer")
+    layers: int = setting(1, "recurrent layers L")
+    dropout: float = setting(0.5, "dropout on the input of the classifier while training")
+
+    def check(self) -> None:
+        for name in ("hidden", "layers"):
+            _demand(getattr(self, name) >= 1, f"head.{name} is {getattr(self, name)}; it must be at least 1")
+        _demand(0 <= self.dropout < 1, f"head.dropout is {self.dropout}; it must be at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class TrainSpec(Checked):
+    """How the head is fitted: softmax cross-entropy per sequence."""
+
+    optimizer: Literal["rmsprop", "adam", "adamw", "sgd"] = setting("adam", "update rule; sgd has momentum 0.9")
+    learning_rate: float = setting(1e-3, "step size")
+    weight_decay: float = setting(0.0, "L2 penalty (adamw: decoupled decay)")
+    batch_size: int = setting(32, "sequences a step")
+    epochs: int = setting(100, "at most so many passes over the training part")
+    validation: float = setting(
+        0.15,
+        "share of the training videos, in whole groups, that decides when to stop (unless the list has val videos); 0 trains all EPOCHS",
+    )
+    patience: int = setting(20, "stop after so many epochs without a lower validation loss; the best epoch's weights are kept")
+    refit: bool = setting(False, "then train anew on training and validation part for the number of epochs found")
+    label_smoothing: float = setting(0.0, "share of a label's weight that is spread over all classes")
+    gradient_clip: float = setting(5.0, "largest norm of the whole gradient; 0 does not limit it")
+    seed: int = setting(0, "of the initial weights, the validation part, the batches and the dropout")
+
+    def check(self) -> None:
+        _demand(self.learning_rate > 0, f"train.learning_rate is {self.learning_rate}; it must be positive")
+        for name in ("weight_decay", "gradient_clip"):
+            _demand(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}; it must be 0 or positive")
+        for name in ("batch_size", "epochs", "patience"):
+            _demand(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("validation", "label_smoothing"):
+            _demand(0 <= getattr(self, name) < 1, f"train.{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        _demand(self.seed >= 0, f"train.seed is {self.seed}; it must be 0 or positive")
+
+
+@dataclass(frozen=True)
+class RunSpec(Checked):
+    """Everything but the data that decides a run's weights."""
+
+    sequence: SequenceSpec = field(default_factory=SequenceSpec)
+    head: HeadSpec = field(default_factory=HeadSpec)
+    train: TrainSpec = field(default_factory=TrainSpec)
+    format: int = setting(FORMAT, "meaning of this spec; set by the program")
+
+    def check(self) -> None:
+        _demand(self.format == FORMAT, f"this run has format {self.format}; this version of actioncache writes format {FORMAT}")

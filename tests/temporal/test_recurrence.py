@@ -1,0 +1,124 @@
+"""The recurrences against plain numpy, torch.nn and their slow twins, forward and gradient, in float64."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from temporal.recurrence import RecurrentLayer, RecurrentStack, fast_gru, fast_lstm, gru_equations, lstm_equations
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def numpy_lstm(x: np.ndarray, w_x: np.ndarray, w_h: np.ndarray, b_x: np.ndarray, b_h: np.ndarray) -> np.ndarray:
+    """Hochreiter and Schmidhuber's LSTM with forget gate, sequence by sequence. x [T, B, D] -> m [T, B, H]."""
+    steps, batch, _ = x.shape
+    size = w_h.shape[1]
+    out = np.zeros((steps, batch, size))
+    for b in range(batch):
+        c, m = np.zeros(size), np.zeros(size)
+        for t in range(steps):
+            a = w_x @ x[t, b] + b_x + w_h @ m + b_h
+            i, f, g, o = a[:size], a[size : 2 * size], a[2 * size : 3 * size], a[3 * size :]
+            c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
+            m = _sigmoid(o) * np.tanh(c)
+            out[t, b] = m
+    return out
+
+
+def numpy_gru(x: np.ndarray, w_x: np.ndarray, w_h: np.ndarray, b_x: np.ndarray, b_h: np.ndarray) -> np.ndarray:
+    """Cho et al.'s GRU in the form with the reset gate after the matrix product. x [T, B, D] -> h [T, B, H]."""
+    steps, batch, _ = x.shape
+    size = w_h.shape[1]
+    out = np.zeros((steps, batch, size))
+    for b in range(batch):
+        h = np.zeros(size)
+        for t in range(steps):
+            p, q = w_x @ x[t, b] + b_x, w_h @ h + b_h
+            r, z = _sigmoid(p[:size] + q[:size]), _sigmoid(p[size : 2 * size] + q[size : 2 * size])
+            n = np.tanh(p[2 * size :] + r * q[2 * size :])
+            h = (1 - z) * n + z * h
+            out[t, b] = h
+    return out
+
+
+def _problem(gates: int, steps: int = 7, batch: int = 3, width: int = 5, hidden: int = 4) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    shapes = [(steps, batch, width), (gates * hidden, width), (gates * hidden, hidden), (gates * hidden,), (gates * hidden,)]
+    return [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+
+CASES = [(gru_equations, fast_gru, numpy_gru, 3), (lstm_equations, fast_lstm, numpy_lstm, 4)]
+
+
+@pytest.mark.parametrize(("equations", "fast", "plain", "gates"), CASES, ids=["gru", "lstm"])
+def test_recurrences_equal_plain_numpy(equations, fast, plain, gates):
+    tensors = _problem(gates)
+    expected = plain(*(tensor.detach().numpy() for tensor in tensors))
+    np.testing.assert_allclose(equations(*tensors).detach().numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(fast(*tensors).detach().numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(("equations", "fast", "plain", "gates"), CASES, ids=["gru", "lstm"])
+@pytest.mark.parametrize("steps", [1, 2, 9])
+def test_fast_path_has_the_gradient_of_the_equations(equations, fast, plain, gates, steps):
+    tensors = _problem(gates, steps=steps)
+    weigh = torch.randn(steps, 3, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    slow = torch.autograd.grad((equations(*tensors) * weigh).sum(), tensors)
+    quick = torch.autograd.grad((fast(*tensors) * weigh).sum(), tensors)
+    for expected, found in zip(slow, quick, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-10)
+
+
+@pytest.mark.parametrize("fast", [fast_gru, fast_lstm])
+def test_gradients_equal_finite_differences(fast):
+    assert torch.autograd.gradcheck(fast, tuple(_problem(3 if fast is fast_gru else 4, steps=3, batch=2, width=3, hidden=2)))
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_a_layer_equals_the_torch_module_that_holds_its_weights(kind):
+    layer = RecurrentLayer(kind, 6, 5).double()
+    x = torch.randn(8, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(layer(x), layer.cell(x)[0])
+    ours = torch.autograd.grad(layer(x).square().sum(), tuple(layer.parameters()))
+    theirs = torch.autograd.grad(layer.cell(x)[0].square().sum(), tuple(layer.parameters()))
+    for found, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_plain_stack_equals_stacked_nn_lstm():
+    stack = RecurrentStack("lstm", 6, 5, layers=3).double()
+    reference = nn.LSTM(6, 5, num_layers=3).double()
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    reference.load_state_dict(
+        {f"{name}_l{n}": w for n, layer in enumerate(stack.layers) for name, w in zip(names, layer.weights(), strict=True)}
+    )
+    x = torch.randn(8, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(stack(x), reference(x)[0])
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("layers", [1, 2, 4])
+def test_residual_stack_follows_the_papers_recurrence(kind, layers):
+    """x^l_t = m^l_t + x^{l-1}_t, output m^L before the addition; numpy all the way."""
+    stack = RecurrentStack(kind, 5, 5, layers=layers, residual=True).double()
+    x = torch.randn(6, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    below = x.numpy()
+    for layer in stack.layers:
+        memory = (numpy_lstm if kind == "lstm" else numpy_gru)(below, *(w.detach().numpy() for w in layer.weights()))
+        below = memory + below
+    np.testing.assert_allclose(stack(x).detach().numpy(), memory, atol=1e-12)
+
+
+def test_residual_stack_brings_another_width_to_h_by_a_learned_map():
+    stack = RecurrentStack("lstm", 7, 5, layers=2, residual=True).double()
+    x = torch.randn(6, 3, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weight, bias = stack.widen.weight.detach().numpy(), stack.widen.bias.detach().numpy()
+    below = x.numpy() @ weight.T + bias
+    for layer in stack.layers:
+        memory = numpy_lstm(below, *(w.detach().numpy() for w in layer.weights()))
+        below = memory + below
+    np.testing.assert_allclose(stack(x).detach().numpy(), memory, atol=1e-12)
+    assert isinstance(RecurrentStack("lstm", 5, 5, layers=2, residual=True).widen, nn.Identity)
