@@ -1,13 +1,15 @@
 """CNN backbones, one file a family."""
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
 
 from store.digest import Checked
+from store.errors import UnknownNameError
 from store.registry import Registry
 
 
@@ -17,32 +19,102 @@ class BackboneInfo(Checked):
 
     name: str
     dims: dict[str, int]  # level -> feature width, from the lowest level to the last
+    default_level: str = ""  # level used when none is asked for; empty: the last
+    aliases: dict[str, str] = field(default_factory=dict)  # other names of levels, e.g. a paper's; never stored
     clip_length: int = 1  # frames the network takes at once; 1: frame-wise
-    size: int = 224  # side of the square input in pixels
+    size: int = 224  # side of the square input in pixels that the weights were trained on
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     value_range: tuple[float, ...] = (0.0, 1.0)  # that uint8 0..255 is mapped to, before mean and std
     channel_order: Literal["rgb", "bgr"] = "rgb"
     modality: Literal["rgb", "flow"] = "rgb"
-    urls: dict[str, str] = field(default_factory=dict)  # published weights by name; see extract.weights
+    urls: dict[str, str] = field(default_factory=dict)  # published weights by name, the usual one first; see extract.weights
 
     def check(self) -> None:
-        if not self.dims or min(self.dims.values()) < 1 or self.clip_length < 1 or self.size < 1:
+        sizes = [*self.dims.values(), self.clip_length, self.size]
+        levels = [*self.aliases.values(), self.default_level or self.last_level]
+        if not self.dims or min(sizes) < 1 or not set(levels) <= set(self.dims) or set(self.aliases) & set(self.dims):
             raise ValueError(f"backbone {self.name!r} describes itself wrongly: {self}")
+
+    @property
+    def last_level(self) -> str:
+        """The highest level."""
+        return next(reversed(self.dims), "")
+
+
+def resolve_levels(info: BackboneInfo, names: Sequence[str]) -> tuple[str, ...]:
+    """Bring level names to one form: aliases to canonical names, each once, from low to high; none asked for gives the default level.
+
+    So ``("high", "low")`` and ``("block2", "block4")`` are the same levels and the same spec. Unknown names raise ``UnknownNameError``.
+    """
+    wanted = {info.aliases.get(name, name) for name in names} or {info.default_level or info.last_level}
+    unknown = sorted(wanted - set(info.dims))
+    if unknown:
+        aliases = ", ".join(f"{alias} = {level}" for alias, level in info.aliases.items())
+        known = ", ".join(info.dims) + (f" ({aliases})" if aliases else "")
+        raise UnknownNameError(f"backbone {info.name} has no level {', '.join(map(repr, unknown))}; known: {known}")
+    return tuple(level for level in info.dims if level in wanted)
 
 
 class Backbone(nn.Module):
-    """A network from normalised frames to the features of each of its levels."""
+    """A network from normalised frames to the features of each of its levels.
+
+    A subclass sets ``info`` and writes ``stages``; its parameters carry the names of the published checkpoints.
+    """
 
     info: BackboneInfo
+    level_keys: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Level -> prefixes of parameter names that this level alone needs; a checkpoint may lack them where the level is not wanted."""
 
-    def forward(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Frames [B, 3, H, W] (frame-wise) or [B, 3, T, H, W] (clips), normalised float -> ``{level: [B, D]}``, one pass for all levels."""
+    def stages(self, frames: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield (level, its output [B, D, ...]) from low to high, computing each only when it is asked for."""
         raise NotImplementedError
+
+    def forward(self, frames: torch.Tensor, levels: Sequence[str] = ()) -> dict[str, torch.Tensor]:
+        """Frames [B, 3, H, W] (frame-wise) or [B, 3, T, H, W] (clips), normalised -> ``{level: float32 [B, D]}``.
+
+        One pass serves all ``levels`` (names or aliases; none: the default level) and ends at the highest of them. A level is the mean of
+        its output over space (and time), taken in float32 whatever the network's precision.
+        """
+        wanted = resolve_levels(self.info, levels)
+        features: dict[str, torch.Tensor] = {}
+        for level, output in self.stages(frames):
+            if level in wanted:
+                features[level] = average(output)
+            if level == wanted[-1]:
+                break
+        return features
 
     def convert(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Bring a published checkpoint's keys to this module's; the default takes them as they are."""
         return dict(state)
 
+    def initialise(self, seed: int) -> None:
+        """Draw seeded random weights where the constructor's are not the ones wanted; the default keeps the constructor's."""
+
+    def without(self, level: str) -> None:
+        """Give up a level whose weights are not there, so that it can never be computed from random ones."""
+        dims = {name: width for name, width in self.info.dims.items() if name != level}
+        for prefix in self.level_keys[level]:
+            delattr(self, prefix.rstrip("."))
+        self.info = dataclasses.replace(self.info, dims=dims)
+
+
+def average(output: torch.Tensor) -> torch.Tensor:
+    """Mean over all axes after the second, in float32: [B, D, ...] -> [B, D]; [B, D] is only cast."""
+    output = output.float()
+    return output.mean(tuple(range(2, output.dim()))) if output.dim() > 2 else output
+
 
 BACKBONES: Registry[Callable[[], Backbone]] = Registry("backbone", "extract.backbones")
+
+
+def backbone_info(name: str) -> BackboneInfo:
+    """Describe one backbone without allocating its weights; an unknown name raises ``UnknownNameError``."""
+    with torch.device("meta"):
+        return BACKBONES.get(name)().info
+
+
+def describe_backbones() -> list[BackboneInfo]:
+    """Describe every backbone, by name."""
+    return [backbone_info(name) for name in BACKBONES]

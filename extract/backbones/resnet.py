@@ -1,0 +1,55 @@
+"""ResNets (He et al. 2016) as torchvision has them; a level for each group of residual blocks.
+
+PAPERS: Iqbal et al. 2017 use ResNet-50 after blocks 2, 3 and 4 (512, 1024, 2048 wide); Zheng et al. 2017 call the same places of
+ResNet-34 low, mid and high (128, 256, 512 wide).
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+import torchvision
+from torch import nn
+
+from extract.backbones import BACKBONES, Backbone, BackboneInfo
+
+ALIASES = {"low": "block2", "mid": "block3", "high": "block4"}
+FIRST_WIDTHS = {18: 64, 34: 64, 50: 256, 101: 256}  # of block1; each later block doubles it
+
+
+class ResNet(Backbone):
+    """ResNet of a given depth with torchvision's parameter names. ``logits`` are the scores of ``classes`` classes before the softmax."""
+
+    conv1: nn.Module
+    bn1: nn.Module
+    relu: nn.Module
+    maxpool: nn.Module
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
+    avgpool: nn.Module
+    fc: nn.Module
+
+    level_keys = {"logits": ("fc.",)}  # noqa: RUF012 - declared as a ClassVar in Backbone
+
+    def __init__(self, depth: int, classes: int = 1000) -> None:
+        super().__init__()
+        name = f"resnet{depth}"
+        dims = {f"block{block}": FIRST_WIDTHS[depth] << (block - 1) for block in (1, 2, 3, 4)}
+        urls = {weights.name: weights.url for weights in torchvision.models.get_model_weights(name)}
+        self.info = BackboneInfo(name, {**dims, "logits": classes}, default_level="block4", aliases=ALIASES, urls=urls)
+        for child, module in torchvision.models.get_model(name, weights=None, num_classes=classes).named_children():
+            self.add_module(child, module)
+
+    def stages(self, frames: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the output of each group of blocks, [B, D, h, w], then the class scores [B, classes]."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(frames))))
+        for number, layer in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=1):
+            x = layer(x)
+            yield f"block{number}", x
+        yield "logits", self.fc(self.avgpool(x).flatten(1))
+
+
+for _depth in FIRST_WIDTHS:
+    BACKBONES.register(f"resnet{_depth}")(partial(ResNet, _depth))

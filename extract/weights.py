@@ -1,0 +1,98 @@
+"""Weights of the networks: a file, a published one, or seeded random only when asked for by name; each with its identity."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from extract.backbones import BACKBONES, Backbone, BackboneInfo, backbone_info, describe_backbones, resolve_levels
+from extract.checkpoint import fit_state, read_state
+from extract.downloads import checked_bytes, fetch
+from extract.precision import prepare
+from store.errors import WeightsError
+
+__all__ = ["LoadedBackbone", "describe_backbones", "load_backbone", "prepare", "state_digest", "weights_choices"]
+
+PUBLISHED, RANDOM = "published", "random"
+
+
+@dataclass(frozen=True)
+class LoadedBackbone:
+    """A network with its weights (float32, CPU, as loaded; see ``extract.precision.prepare``)."""
+
+    backbone: Backbone
+    identity: str  # sha256:<64 hex> of the file's bytes, or random:<seed>:<12 hex of the SHA-256 of the weights>
+    source: str  # where they came from, in words, for reports
+
+
+def load_backbone(name: str, source: str | None, levels: tuple[str, ...] = ()) -> LoadedBackbone:
+    """Build backbone ``name`` with the weights of ``source``.
+
+    ``source`` is a path (safetensors, or a state dict saved by ``torch.save``), ``published`` or ``published:NAME`` (downloaded once, see
+    ``extract.downloads``), or ``random:SEED``. An empty or unknown one raises ``WeightsError`` with the choices: weights are never random
+    by accident. ``levels`` are the levels wanted; a file may lack what only other levels need.
+    """
+    info = backbone_info(name)
+    wanted = resolve_levels(info, levels)
+    source = source or ""
+    kind, _, detail = source.partition(":")
+    if kind == RANDOM:
+        return _random(name, detail, info)
+    if kind == PUBLISHED:
+        path = _published(info, detail)
+        return _from_file(name, path, checked_bytes(path), wanted)
+    path = Path(source).expanduser()
+    if not source or not path.is_file():
+        problem = f"there is no file {source}" if source else "no weights were given"
+        raise WeightsError(f"{problem} for backbone {name}; choose {weights_choices(info)}")
+    return _from_file(name, path, path.read_bytes(), wanted)
+
+
+def weights_choices(info: BackboneInfo) -> str:
+    """What can be given as the weights of a backbone, in words."""
+    choices = ["a .safetensors or .pth file"]
+    if info.urls:
+        default, *others = info.urls
+        more = "".join(f", {PUBLISHED}:{name}" for name in others)
+        choices.append(f"{PUBLISHED} (= {PUBLISHED}:{default}){more} (downloaded)")
+    choices.append(f"{RANDOM}:SEED such as {RANDOM}:0 (weights that have learned nothing)")
+    return ", or ".join(choices)
+
+
+def _published(info: BackboneInfo, name: str) -> Path:
+    if not info.urls:
+        raise WeightsError(f"nobody published weights for backbone {info.name}; choose {weights_choices(info)}")
+    name = name or next(iter(info.urls))
+    if name not in info.urls:
+        raise WeightsError(f"backbone {info.name} has no published weights {name!r}; choose {weights_choices(info)}")
+    return fetch(info.urls[name])
+
+
+def _from_file(name: str, path: Path, data: bytes, levels: tuple[str, ...]) -> LoadedBackbone:
+    """The identity is of the very bytes that are loaded, whatever happens to the file meanwhile."""
+    with torch.device("meta"):
+        backbone = BACKBONES.get(name)()
+    fit_state(backbone, read_state(data, path), levels, path)
+    return LoadedBackbone(backbone.eval(), f"sha256:{hashlib.sha256(data).hexdigest()}", str(path))
+
+
+def _random(name: str, seed_text: str, info: BackboneInfo) -> LoadedBackbone:
+    if not (seed_text.isascii() and seed_text.isdigit() and int(seed_text) < 2**63):
+        raise WeightsError(f"weights {RANDOM}:{seed_text} need a seed from 0 to 2^63 - 1; choose {weights_choices(info)}")
+    seed = int(seed_text)
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        backbone = BACKBONES.get(name)()
+    backbone.initialise(seed)
+    identity = f"{RANDOM}:{seed}:{state_digest(backbone)[:12]}"
+    return LoadedBackbone(backbone.eval(), identity, f"random weights of seed {seed}, which have learned nothing")
+
+
+def state_digest(backbone: Backbone) -> str:
+    """SHA-256 over the names, types, shapes and bytes of all weights; tells apart what different versions of torch make of one seed."""
+    total = hashlib.sha256()
+    for key, value in sorted(backbone.state_dict().items()):
+        total.update(f"{key} {value.dtype} {list(value.shape)}\n".encode())
+        total.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
