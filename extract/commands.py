@@ -72,7 +72,7 @@ def presets() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def backbones(as_json: bool) -> None:
     """List the networks: levels and their widths, input, published weights."""
-    from extract.weights import describe_backbones
+    from extract.backbones import describe_backbones
 
     infos = describe_backbones()
     if as_json:

@@ -14,11 +14,10 @@ import torch
 from extract.backbones import Backbone
 from extract.crops import crop_boxes, cut, normalise, resize_frames
 from extract.decode import ClipPlan
+from extract.precision import DTYPES, MEMORY_FORMATS
 from extract.spec import FeatureSpec
 from store.errors import FeatureError
 from store.features import Features
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Stopwatch:
@@ -63,9 +62,8 @@ class Network:
             images = images.unflatten(0, (batch, length, crops)).permute(0, 2, 3, 1, 4, 5).flatten(0, 1)  # [B*n, 3, T, S, S]
             if self.backbone.info.clip_length == 1:
                 images = images.squeeze(2)
-            if self.spec.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last if images.dim() == 4 else torch.channels_last_3d)
-            levels = self.backbone(images.contiguous() if not self.spec.channels_last else images, self.spec.levels)
+            layout = MEMORY_FORMATS[images.dim()] if self.spec.channels_last else torch.contiguous_format
+            levels = self.backbone(images.contiguous(memory_format=layout), self.spec.levels)
             return {name: level.float().unflatten(0, (batch, crops)).cpu() for name, level in levels.items()}
 
 

@@ -1,0 +1,72 @@
+"""From names to an extraction that can start: the spec resolved to its last default, the weights loaded, the store opened."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from extract.backbones import Backbone, BackboneInfo, resolve_levels
+from extract.flow_frames import resolve_flow
+from extract.presets import preset, store_name
+from extract.run import Summary, extract_features, resolve_device
+from extract.spec import FeatureSpec, RunOptions
+from extract.weights import load_backbone, prepare
+from store.digest import to_plain
+from store.errors import SpecError
+from store.features import FeatureStore
+from store.options import resolve
+from store.videos import VideoList
+
+
+def extract_list(
+    videos: VideoList,
+    preset_name: str | None,
+    overrides: Mapping[str, Any],
+    weights: str | None,
+    options: RunOptions,
+    out: Path,
+    name: str | None = None,
+    part: str | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> tuple[Path, Summary]:
+    """Everything that ``actioncache extract`` does; returns the store's folder and the summary."""
+    spec, backbone = prepare_spec(preset_name, overrides, weights, resolve_device(options.device))
+    store = FeatureStore.create(out, name or store_name(preset_name), to_plain(spec))
+    part_name, chosen = choose_part(videos, part)
+    return store.path, extract_features(chosen, spec, store, backbone, options, part_name, stopped)
+
+
+def prepare_spec(
+    preset_name: str | None, overrides: Mapping[str, Any], weights: str | None, device: torch.device
+) -> tuple[FeatureSpec, Backbone]:
+    """Resolve a spec completely (preset < overrides; weights' identity, levels, flow parameters) and load its network."""
+    spec = resolve(FeatureSpec, preset(preset_name) if preset_name else {}, overrides)
+    loaded = load_backbone(spec.backbone, weights, spec.levels)
+    info = loaded.backbone.info
+    flow = resolve_flow(spec.flow) if spec.flow.method else spec.flow
+    spec = replace(spec, weights=loaded.identity, levels=resolve_levels(info, spec.levels), flow=flow)
+    check_fit(spec, info)
+    return spec, prepare(loaded.backbone, spec.precision, spec.channels_last, device)
+
+
+def check_fit(spec: FeatureSpec, info: BackboneInfo) -> None:
+    """A spec that does not fit its network is a ``SpecError`` before any video is opened."""
+    if info.clip_length > 1 and spec.clips.length != info.clip_length:
+        raise SpecError(
+            f"clips.length is {spec.clips.length} but {info.name} takes clips of {info.clip_length} frames; "
+            f"set --clips.length {info.clip_length}"
+        )
+    if spec.flow.method == "" and spec.flow.params:
+        raise SpecError(f"flow.params is {spec.flow.params} but no flow.method is set; set --flow.method or leave the parameters out")
+
+
+def choose_part(videos: VideoList, part: str | None) -> tuple[str, VideoList]:
+    """``I/N`` -> a name for its shards and its videos; no part is the whole list, called ``main``."""
+    if part is None:
+        return "main", videos
+    index, slash, count = part.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise SpecError(f"part is {part!r}; write I/N with 1 <= I <= N, for example 1/4")
+    return f"{index}of{count}", videos.part(int(index), int(count))
