@@ -1,0 +1,151 @@
+"""Commands ``fuse``, ``evaluate`` and ``report``: score tables in, one library call, exit code out."""
+
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fusion.spec import EvaluateSpec, FuseSpec, ReportSpec
+from store.errors import SpecError
+from store.files import sha256_file
+from store.options import resolve, spec_options
+
+if TYPE_CHECKING:
+    from store.scores import ScoreTable
+
+_INPUTS = "Score tables as NAME=FILE.npz, or FILE.npz (its name without .npz)."
+
+
+def input_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The arguments that every command here takes: score tables, and a list that gives labels."""
+    command = click.option("--fold", type=int, default=None, help="Split of the list, where it has several.")(command)
+    command = click.option(
+        "--list", "labels", type=click.Path(exists=True, path_type=Path), help="Video list that gives the labels, by id."
+    )(command)
+    return click.argument("inputs", nargs=-1, required=True)(command)
+
+
+@click.command("fuse", help=f"Combine score tables into one. {_INPUTS}")
+@input_arguments
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Fused score table to write (.npz).")
+@click.option("--weights", help="Weights of the inputs: NAME=NUMBER,... or numbers in the order of the inputs.")
+@spec_options(FuseSpec, into="settings", skip=("weights",))
+def fuse_command(
+    inputs: tuple[str, ...], labels: Path | None, fold: int | None, output: Path, weights: str | None, settings: dict[str, Any]
+) -> None:
+    from fusion.fuse import fuse
+    from fusion.report import table_text
+    from fusion.results import judge
+
+    tables = read_tables(inputs, labels, fold)
+    if weights is not None:
+        settings = settings | {"weights": read_weights(weights, tuple(tables))}
+    spec = resolve(FuseSpec, settings)
+    fused = fuse(tables, spec)
+    fused.save(output)
+    if fused.labels is None:
+        click.echo("no labels, so no accuracy; give them by id with --list LIST")
+    else:
+        name = output.stem if output.stem not in tables else f"{output.stem} (fused)"
+        click.echo(table_text(judge({**tables, name: fused}, EvaluateSpec(common=spec.common))), nl=False)
+    click.echo(f"wrote {output}: {len(fused.ids)} videos, {len(fused.classes)} classes, {fused.kind}")
+
+
+@click.command("evaluate", help=f"Print the accuracy of score tables, with intervals. {_INPUTS}")
+@input_arguments
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with per-class accuracy and confusion matrix.")
+@spec_options(EvaluateSpec, into="settings")
+def evaluate_command(inputs: tuple[str, ...], labels: Path | None, fold: int | None, as_json: bool, settings: dict[str, Any]) -> None:
+    from fusion.report import table_data, table_text
+    from fusion.results import judge
+
+    results = judge(read_tables(inputs, labels, fold), resolve(EvaluateSpec, settings))
+    if as_json:
+        click.echo(json.dumps([table_data(table) for table in results.tables], ensure_ascii=False, allow_nan=False))
+    else:
+        click.echo(table_text(results), nl=False)
+
+
+@click.command("report", help=f"Write a report of score tables: HTML page, JSON and text. {_INPUTS}")
+@input_arguments
+@click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write into.")
+@click.option(
+    "--frames", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of pictures of the videos, ID.jpg or ID.png."
+)
+@spec_options(ReportSpec, into="settings")
+def report_command(
+    inputs: tuple[str, ...], labels: Path | None, fold: int | None, output: Path, frames: Path | None, settings: dict[str, Any]
+) -> None:
+    from fusion.report import make_report, table_text, write_report
+
+    tables = read_tables(inputs, labels, fold)
+    pictures = None if frames is None else (lambda name: find_pictures(frames, name))
+    command = shlex.join(["actioncache", *sys.argv[1:]])
+    report = make_report(tables, resolve(ReportSpec, settings), frames=pictures, command=command)
+    paths = write_report(report, output)
+    click.echo(table_text(report.results), nl=False)
+    click.echo(f"wrote {', '.join(map(str, paths))}")
+
+
+def read_tables(inputs: tuple[str, ...], labels: Path | None = None, fold: int | None = None) -> dict[str, "ScoreTable"]:
+    """Load named score tables; each one's source gains the file it was read from and that file's SHA-256. Labels come from the list."""
+    from store.scores import ScoreTable
+
+    tables: dict[str, ScoreTable] = {}
+    for text in inputs:
+        name, path = split_name(text)
+        if name in tables:
+            raise SpecError(f"two inputs are called {name!r}; name them apart, e.g. rgb={path}")
+        if not path.is_file():
+            raise SpecError(f"there is no score table {path} (given as {text!r}); write NAME=FILE.npz")
+        table = ScoreTable.load(path)
+        tables[name] = dataclasses.replace(table, source={**table.source, "file": str(path), "sha256": sha256_file(path)})
+    return tables if labels is None else label_tables(tables, labels, fold)
+
+
+def label_tables(tables: Mapping[str, "ScoreTable"], labels: Path, fold: int | None) -> dict[str, "ScoreTable"]:
+    """Every table with the labels of the list at ``labels``."""
+    from fusion.labels import with_labels
+    from store.videos import read_list
+
+    videos = read_list(labels) if fold is None else read_list(labels, fold=fold)
+    return {name: with_labels(table, videos) for name, table in tables.items()}
+
+
+def split_name(text: str) -> tuple[str, Path]:
+    """``rgb=scores/a.npz`` -> ("rgb", path); ``scores/a.npz`` -> ("a", path); an existing file's name may hold an equals sign."""
+    name, equals, path = text.partition("=")
+    if not equals or Path(text).is_file():
+        return Path(text).stem, Path(text)
+    if not name or not path:
+        raise SpecError(f"{text!r} is no input; write NAME=FILE.npz")
+    return name, Path(path)
+
+
+def read_weights(text: str, names: tuple[str, ...]) -> dict[str, float]:
+    """``rgb=1,flow=1.5``, or ``1,1.5`` for the inputs in their order."""
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    named = [item for item in items if "=" in item]
+    if named and len(named) != len(items):
+        raise SpecError(f"weights are {text!r}; name all of them or none")
+    pairs = [tuple(item.split("=", 1)) for item in named] if named else list(zip(names, items, strict=False))
+    if not named and len(items) != len(names):
+        raise SpecError(f"{len(items)} weights for {len(names)} inputs ({', '.join(names)}); give one each")
+    try:
+        return {name.strip(): float(number) for name, number in pairs}
+    except ValueError:
+        raise SpecError(f"weights are {text!r}; write NAME=NUMBER,... or NUMBER,...") from None
+
+
+def find_pictures(folder: Path, name: str) -> list[Path]:
+    """``folder/<id>.jpg`` or ``.png``, if there is one; an id can never lead out of the folder."""
+    for suffix in (".jpg", ".png"):
+        path = folder / f"{name}{suffix}"
+        if path.resolve().is_relative_to(folder.resolve()) and path.is_file():
+            return [path]
+    return []

@@ -1,0 +1,41 @@
+"""Give a score table its labels from a video list, by id."""
+
+import dataclasses
+
+import numpy as np
+
+from store.errors import AlignmentError
+from store.scores import ScoreTable
+from store.videos import VideoList
+
+_SHOWN = 5
+
+
+def with_labels(table: ScoreTable, videos: VideoList) -> ScoreTable:
+    """The same table with ``labels`` taken from ``videos`` by id; the list may hold more videos.
+
+    Ids without a label, labels that are no class of the table, and labels that contradict the table's own raise one ``AlignmentError``.
+    """
+    label = {video.id: video.label for video in videos}
+    index = {name: place for place, name in enumerate(table.classes)}
+    found = [label.get(name) for name in table.ids]
+    absent = [repr(name) for name in table.ids if name not in label]
+    unlabelled = [repr(name) for name in table.ids if name in label and label[name] is None]
+    foreign = sorted({repr(name) for name in found if name is not None and name not in index})
+    problems = _problem(absent, "ids are not in the list") + _problem(unlabelled, "videos of the list have no label")
+    problems += _problem(foreign, "classes of the list are not classes of the table (class names must be spelt alike)")
+    if not problems and table.labels is not None:
+        own = [table.classes[place] for place in table.labels.tolist()]
+        clashes = [
+            f"{name!r}: {has} here, {given} in the list" for name, has, given in zip(table.ids, own, found, strict=True) if has != given
+        ]
+        problems += _problem(clashes, "labels contradict the table's own")
+    if problems:
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        raise AlignmentError(f"the list does not label this score table:\n{listed}\nGive the list that the table was predicted for.")
+    return dataclasses.replace(table, labels=np.array([index[str(name)] for name in found], np.int64))
+
+
+def _problem(items: list[str], text: str) -> list[str]:
+    more = ", ..." if len(items) > _SHOWN else ""
+    return [f"{len(items)} {text}: {', '.join(items[:_SHOWN])}{more}"] if items else []

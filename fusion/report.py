@@ -1,0 +1,266 @@
+"""The report: one HTML page that needs no other file, the same as JSON for programs and as text for a terminal."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from fusion.examples import Example, Frames, choose_examples
+from fusion.figures import axis_range, class_panels, largest_gain, matrix
+from fusion.results import Comparison, Results, TableResult, hardest_confusions, judge
+from fusion.spec import ReportSpec
+from store.files import write_text
+from store.scores import ScoreTable
+
+TEMPLATES = Path(__file__).parent / "templates"
+KIND_WORDS = {"scores": "raw class scores", "log_probs": "log-probabilities", "decision_values": "decision values"}
+TIE_NOTES = {
+    "wrong": "A tie with another class counts as wrong.",
+    "index": "A tie goes to the class listed first.",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything on the page, computed; ``html``, ``text`` and ``data`` render it."""
+
+    title: str
+    results: Results
+    examples: Mapping[str, list[Example]]
+    command: str
+
+    def html(self) -> str:
+        """The page."""
+        best = self.results.table(self.results.best)
+        panels = class_panels(self.results)
+        low, high = axis_range(self.results)
+        return (
+            _environment()
+            .get_template("report.html.j2")
+            .render(
+                title=self.title,
+                results=self.results,
+                best=best,
+                classes=self.results.aligned.classes,
+                headline=headline(self.results),
+                left_out=left_out_note(self.results),
+                tie_note=TIE_NOTES[self.results.spec.ties],
+                top5=len(self.results.aligned.classes) > 5,
+                low=low,
+                high=high,
+                matrix=matrix(best.evaluation.confusion, tuple(map(clean, self.results.aligned.classes))),
+                confusions=hardest_confusions(best.evaluation.confusion, self.results.aligned.classes),
+                panels=panels,
+                largest=largest_gain(panels),
+                gains=panels[0][0].gain is not None,
+                examples=self.examples,
+                probabilities=best.kind != "decision_values",
+                command=self.command,
+            )
+        )
+
+    def text(self) -> str:
+        """The figures as plain text, without control characters whatever ids and classes hold."""
+        return report_text(self)
+
+    def data(self) -> dict[str, Any]:
+        """The figures as JSON types; accuracies are fractions, NaN is null."""
+        return report_data(self)
+
+
+def make_report(
+    tables: Mapping[str, ScoreTable], spec: ReportSpec | None = None, *, frames: Frames | None = None, command: str = ""
+) -> Report:
+    """Judge named, labelled tables (single streams and fusions) and choose examples; see ``judge`` for the errors.
+
+    ``frames(id)`` may give pictures of the few example videos: image files or uint8 RGB arrays [H, W, 3].
+    """
+    spec = spec or ReportSpec()
+    results = judge(tables, spec)
+    return Report(spec.title, results, choose_examples(results, spec.examples, frames), command)
+
+
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """Write ``report.html``, ``report.json`` and ``report.txt`` into ``folder``; returns their paths."""
+    contents = {
+        "report.html": report.html(),
+        "report.json": json.dumps(report.data(), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        "report.txt": report.text(),
+    }
+    for name, content in contents.items():
+        write_text(folder / name, content)
+    return [folder / name for name in contents]
+
+
+def headline(results: Results) -> str:
+    """What the report found, in one or two sentences."""
+    best = results.table(results.best)
+    videos = f"{best.evaluation.num_videos:,} videos"
+    spread = best.evaluation.top1_interval
+    first = f"{best.name}: {percent(best.evaluation.top1)} % of {videos} correct"
+    spread_text = f"{100 * results.spec.level:g} % interval {percent(spread.low)} to {percent(spread.high)} %"
+    other = next((row for row in results.comparisons if row.second == results.best_single), None)
+    if other is not None:
+        single = results.table(other.second).evaluation.top1
+        return (
+            f"{first} ({spread_text}), {signed(other.difference)} points on {other.second} alone ({percent(single)} %), "
+            f"the best single stream (interval {signed(other.interval.low)} to {signed(other.interval.high)})."
+        )
+    return f"{first} ({spread_text})" + ("; no fusion here does better." if any(table.fused for table in results.tables) else ".")
+
+
+def left_out_note(results: Results) -> str:
+    """What ``common`` removed from the tables, in words; empty if nothing."""
+    parts = [
+        f"{name} {counts['ids']} videos and {counts['classes']} classes"
+        for name, counts in results.aligned.left_out.items()
+        if any(counts.values())
+    ]
+    return f"Left out to keep only what all tables have: {'; '.join(parts)}." if parts else ""
+
+
+def what(table: TableResult) -> str:
+    """What a table is, in a few words: a fusion's rule, inputs, weights and softmax, or the kind of its numbers."""
+    if not table.fused:
+        return KIND_WORDS[table.kind]
+    source, weights = table.source, table.source.get("weights") or {}
+    plain = len(set(weights.values())) < 2
+    inputs = ", ".join(name if plain else f"{weights[name]:g} {name}" for name in source["inputs"])
+    footing = {"raw": "raw scores", "l2": "L2-normalised scores", "rank": "ranks"}.get(source["footing"], "softmax")
+    return f"{source['rule']} of {inputs}; on {footing}"
+
+
+def table_text(results: Results) -> str:
+    """The results as an aligned plain-text table."""
+    top5 = len(results.aligned.classes) > 5
+    lines = [["table", "videos", "top-1", f"{100 * results.spec.level:g} % interval", *(["top-5"] if top5 else []), "mean class", "what"]]
+    for row in results.tables:
+        figures = row.evaluation
+        spread = f"{percent(figures.top1_interval.low)} to {percent(figures.top1_interval.high)}"
+        shown = [percent(figures.top1, 2), spread, *([percent(figures.top5, 2)] if top5 else []), percent(figures.mean_class, 2)]
+        lines.append([row.name, str(figures.num_videos), *shown, what(row)])
+    return columns(lines)
+
+
+def columns(lines: Sequence[Sequence[str]]) -> str:
+    """Cells under one another: the first and last column to the left, the others to the right; control characters replaced."""
+    cleaned = [[clean(cell) for cell in line] for line in lines]
+    widths = [max(len(line[place]) for line in cleaned) for place in range(len(cleaned[0]))]
+    last = len(widths) - 1
+    padded = (
+        [
+            cell.ljust(width) if place in (0, last) else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        for line in cleaned
+    )
+    return "".join("  ".join(line).rstrip() + "\n" for line in padded)
+
+
+def report_text(report: Report) -> str:
+    """See ``Report.text``."""
+    results = report.results
+    best = results.table(results.best)
+    parts = [clean(report.title), "", clean(headline(results)), *filter(None, [left_out_note(results)]), "", table_text(results)]
+    if results.comparisons:
+        header = [f"{results.best} against", "points", "interval", f"only {results.best}", "only other", "McNemar p", ""]
+        parts += [columns([header, *map(_comparison_line, results.comparisons)])]
+    parts += [f"Hardest confusions of {clean(results.best)}"]
+    for item in hardest_confusions(best.evaluation.confusion, results.aligned.classes):
+        parts.append(f"  {clean(item.true)} is taken for {clean(item.predicted)} in {item.count} of {item.videos} videos")
+    per_class = zip(results.aligned.classes, best.evaluation.per_class, best.evaluation.counts, strict=True)
+    lines = [[name, percent(float(accuracy)), f"of {count}", ""] for name, accuracy, count in per_class if count]
+    parts += ["", "Accuracy per class of " + clean(results.best), columns(lines)]
+    parts += [f"Bootstrap: {results.spec.samples} resamples, seed {results.spec.seed}. {TIE_NOTES[results.spec.ties]}"]
+    parts += [clean(f"Made by: {report.command}")] if report.command else []
+    return "\n".join(parts) + "\n"
+
+
+def _comparison_line(row: Comparison) -> list[str]:
+    spread = f"{signed(row.interval.low)} to {signed(row.interval.high)}"
+    return [row.second, signed(row.difference, 2), spread, str(row.test.only_first), str(row.test.only_second), p_value(row.test.p), ""]
+
+
+def report_data(report: Report) -> dict[str, Any]:
+    """See ``Report.data``."""
+    results = report.results
+    best = results.table(results.best)
+    return _json(
+        {
+            "title": report.title,
+            "command": report.command,
+            "headline": headline(results),
+            "videos": len(results.labels),
+            "classes": results.aligned.classes,
+            "ties": results.spec.ties,
+            "bootstrap": {"samples": results.spec.samples, "level": results.spec.level, "seed": results.spec.seed},
+            "left_out": results.aligned.left_out,
+            "best": results.best,
+            "best_single": results.best_single,
+            "tables": [table_data(table) for table in results.tables],
+            "comparisons": [asdict(row) for row in results.comparisons],
+            "agreements": [{"first": a, "second": b, **shares} for (a, b), shares in results.agreements.items()],
+            "hardest_confusions": [asdict(item) for item in hardest_confusions(best.evaluation.confusion, results.aligned.classes)],
+            "examples": {group: [_example_data(example) for example in items] for group, items in report.examples.items()},
+        }
+    )
+
+
+def table_data(table: TableResult) -> dict[str, Any]:
+    """One table's figures, confusion matrix and provenance."""
+    head = {"name": table.name, "kind": table.kind, "what": what(table), "fused": table.fused, "calibration_error": table.calibration}
+    return _json(head | asdict(table.evaluation) | {"source": table.source})
+
+
+def _example_data(example: Example) -> dict[str, Any]:
+    return {key: value for key, value in asdict(example).items() if key != "pictures"}
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _json(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _json(value.tolist())
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """0.9368 -> "93.7"."""
+    return f"{100 * fraction:.{digits}f}"
+
+
+def signed(fraction: float, digits: int = 1) -> str:
+    """0.0529 -> "+5.3", with a true minus sign below zero."""
+    text = f"{100 * fraction:+.{digits}f}"
+    return text.replace("-", "−") if float(text) else text[1:]
+
+
+def p_value(p: float) -> str:
+    """Three digits, or "< 0.001"."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def clean(text: str) -> str:
+    """Replace what is not printable (terminal escapes, text-direction marks), since ids and classes come from anywhere; keep line ends."""
+    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def _pretty(source: Mapping[str, Any]) -> str:
+    return json.dumps(source, indent=2, ensure_ascii=False)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(clean=clean, percent=percent, signed=signed, p_value=p_value, what=what, pretty=_pretty)
+    return environment
