@@ -1,0 +1,160 @@
+"""Collect finished videos in memory and publish them as complete shards."""
+
+import errno
+import os
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from store import failures
+from store.errors import FeatureError, StoreError
+from store.files import safe_name
+from store.layout import Features, Level, checked, encode_id, levels_of
+from store.shard_writer import Entry, write_shard
+
+if TYPE_CHECKING:
+    from store.features import FeatureStore
+
+DEFAULT_MAX_BYTES = 64 * 2**20
+DEFAULT_MAX_SECONDS = 30.0
+_SERIAL = re.compile(r"-(\d{6,})-[0-9a-f]{8}\.h5")
+
+
+class FeatureWriter:
+    """Adds videos to a store under one part's name; made by ``FeatureStore.writer`` and used in a ``with`` statement.
+
+    Several writers may work on one store at once, even under one part's name. What has been published survives anything; what has
+    been added since the last publish is in memory. Leaving the ``with`` publishes, also when it is left by an error.
+    """
+
+    def __init__(self, store: "FeatureStore", part: str, max_bytes: int, max_seconds: float) -> None:
+        self.store, self.part = store, safe_name(part, "part")
+        self.max_bytes, self.max_seconds = max_bytes, max_seconds
+        self._pending: list[Entry] = []
+        self._added: set[str] = set()
+        self._oldest = 0.0  # when the first pending video was added, time.monotonic()
+        self._bytes = 0  # of the pending videos
+        self._levels: dict[str, Level] = {level.name: level for level in store.layout}
+        self._failed_before = set(store.failures())
+        self._serial = next_serial(store.path / "shards", part)
+
+    def __enter__(self) -> "FeatureWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.publish()
+            return
+        try:
+            self.publish()
+        except StoreError as second:  # the first error is the one to tell
+            error.add_note(f"also, {len(self._pending)} finished videos could not be published: {second}")
+
+    @property
+    def pending(self) -> int:
+        """Videos added and not published yet."""
+        return len(self._pending)
+
+    def add(self, video_id: str, features: Features) -> None:
+        """Take one video's features (copied). Publishes when 64 MB or 30 s of work have come together.
+
+        Raises ``FeatureError`` naming video, level and row for values that must not be stored, and for a video added before.
+        """
+        encode_id(video_id)
+        if video_id in self._added:
+            raise FeatureError(f"{video_id}: added twice to part {self.part!r}; an id stands for one video")
+        entry = Entry.of(video_id, checked(video_id, features))
+        self._check_levels(entry)
+        if not self._pending:
+            self._oldest = time.monotonic()
+        self._pending.append(entry)
+        self._added.add(video_id)
+        self._bytes += entry.bytes
+        if self._bytes >= self.max_bytes or time.monotonic() - self._oldest >= self.max_seconds:
+            self.publish()
+
+    def fail(self, video_id: str, stage: str, reason: str, path: Path | None = None) -> None:
+        """Record on the disk, at once, why a video has no features. ``path`` lets a later run see that the file has changed."""
+        folder = self._folder("failures")
+        try:
+            failures.append(folder / (self.part + failures.SUFFIX), failures.new_failure(video_id, stage, reason, path))
+        except OSError as error:
+            raise _refused(folder, error, f"the failure of {video_id!r} is not recorded") from error
+        self._failed_before.add(video_id)
+
+    def publish(self) -> None:
+        """Write everything added so far as one complete shard; does nothing when there is nothing.
+
+        Raises ``StoreError`` when the folder refuses; the videos then stay in memory and ``publish`` may be called again.
+        """
+        entries, self._pending = self._pending, []
+        if not entries:
+            return
+        try:
+            folder = self._folder("shards")
+            final = folder / f"{self.part}-{self._serial:06d}-{secrets.token_hex(4)}.h5"
+            write_shard(final, self.store.digest, entries)
+        except OSError as error:
+            self._pending = entries + self._pending
+            raise _refused(self.store.path / "shards", error, f"{len(entries)} finished videos wait in memory") from error
+        except BaseException:  # put back what is not known to be on the disk; a shard written twice does no harm
+            self._pending = entries + self._pending
+            raise
+        self._serial += 1
+        self._bytes = sum(entry.bytes for entry in self._pending)
+        self._note_done(entries)
+        self.store.refresh()
+
+    def _note_done(self, entries: list[Entry]) -> None:
+        healed = [entry.id for entry in entries if entry.id in self._failed_before]
+        for video_id in healed:
+            folder = self._folder("failures")
+            try:
+                failures.append_done(folder / (self.part + failures.SUFFIX), video_id)
+            except OSError as error:
+                raise _refused(folder, error, f"{video_id!r} is published, but its old failure still stands") from error
+
+    def _folder(self, name: str) -> Path:
+        """A folder of the store; never makes the store itself anew (its disk may have been unmounted)."""
+        if not self.store.spec_file.is_file():
+            raise StoreError(f"{self.store.path} has vanished (unmounted? deleted?); bring it back and publish again")
+        folder = self.store.path / name
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise _refused(folder, error, "nothing was written") from error
+        return folder
+
+    def _check_levels(self, entry: Entry) -> None:
+        found = levels_of(entry.features)
+        self._levels = self._levels or found
+        if found != self._levels:
+            raise FeatureError(f"{entry.id}: levels are {describe(found)}; this store holds {describe(self._levels)}")
+
+
+def describe(levels: Mapping[str, Level]) -> str:
+    """Levels in words, ordered by name."""
+    return "; ".join(str(levels[name]) for name in sorted(levels))
+
+
+def next_serial(folder: Path, part: str) -> int:
+    """One more than the highest serial that the part has in the folder."""
+    names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 - names are all that is needed
+    found = [_SERIAL.fullmatch(name, len(part)) for name in names if name.startswith(part + "-")]
+    return 1 + max((int(match[1]) for match in found if match), default=-1)
+
+
+def _refused(folder: Path, error: OSError, consequence: str) -> StoreError:
+    reasons = {
+        errno.ENOSPC: "the disk is full; make room and run the command again",
+        errno.EDQUOT: "the disk quota is used up; make room and run the command again",
+        errno.EROFS: "the file system is read-only",
+        errno.EACCES: "no permission to write there",
+        errno.ENOENT: "the folder has vanished",
+    }
+    reason = reasons.get(error.errno or 0, error.strerror or str(error))
+    return StoreError(f"cannot write to {folder}: {reason} ({consequence})")
