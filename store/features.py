@@ -15,7 +15,7 @@ from store.failures import Failure
 from store.files import PARTIAL_SUFFIX, safe_name
 from store.layout import Features, Level
 from store.shard import Shard
-from store.spec_file import FILE_NAME, difference, read_spec_file
+from store.spec_file import FILE_NAME, difference, read_spec_file, write_spec_file
 from store.writer import DEFAULT_MAX_BYTES, DEFAULT_MAX_SECONDS, FeatureWriter
 
 if TYPE_CHECKING:
