@@ -2,18 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from store.errors import TrainingError
 
+if TYPE_CHECKING:
+    from store.videos import VideoList
+
 
 @dataclass(frozen=True)
-class Fold:
-    """One turn of a cross-validation: positions of the training and the test videos, int64, and the test videos' group."""
+class Part:
+    """Positions of the videos that train, validate (none: cut from ``train``) and test; ``name``: "split", or "group <left out>"."""
 
-    group: str
+    name: str
     train: np.ndarray
+    validation: np.ndarray
     test: np.ndarray
 
 
@@ -24,8 +29,21 @@ def group_numbers(groups: Sequence[str]) -> np.ndarray:
     return np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.int64)
 
 
-def leave_one_group_out(groups: Sequence[str]) -> list[Fold]:
-    """A fold for each group, in order of the groups' names; TrainingError where a video has none or there is only one."""
+def list_part(videos: "VideoList") -> Part:
+    """The list's own split; a list without any split trains on all of its videos. Videos without a split beside others are left out."""
+    named = [video.split for video in videos]
+    splits = np.array(named if any(named) else ["train"] * len(named))
+    train, validation, test = (np.flatnonzero(splits == name) for name in ("train", "val", "test"))
+    if not len(train):
+        raise TrainingError(
+            f"none of the {len(splits)} videos is in the split train (the list has {', '.join(sorted({*named} - {''}))}); mark training "
+            "videos, or use --cross-validate to leave out one group at a time"
+        )
+    return Part("split", train, validation, test)
+
+
+def leave_one_group_out(groups: Sequence[str]) -> list[Part]:
+    """A part for each group, in order of the groups' names; TrainingError where a video has none or there is only one."""
     without = sum(not group for group in groups)
     if without:
         raise TrainingError(
@@ -36,7 +54,8 @@ def leave_one_group_out(groups: Sequence[str]) -> list[Fold]:
     if len(names) < 2:
         raise TrainingError(f"all {len(groups)} videos are of one group {names[:1]}; cross-validation needs at least two")
     of = np.array(groups)
-    return [Fold(name, np.flatnonzero(of != name), np.flatnonzero(of == name)) for name in names]
+    none = np.array([], dtype=np.int64)
+    return [Part(f"group {name}", np.flatnonzero(of != name), none, np.flatnonzero(of == name)) for name in names]
 
 
 def validation_part(labels: np.ndarray, groups: Sequence[str], share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

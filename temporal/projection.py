@@ -72,8 +72,8 @@ def _fit_pca(rows: np.ndarray, width: int, seed: int) -> tuple[np.ndarray, np.nd
     largest = min(rows.shape)
     if width > largest:
         raise TrainingError(
-            f"PCA to width {width} needs at least as many training clips and features; here are {rows.shape[0]} clips of width {rows.shape[1]}, "
-            f"so sequence.width can be at most {largest}"
+            f"PCA to width {width} needs at least as many training clips and features; here are {rows.shape[0]} clips of width "
+            f"{rows.shape[1]}, so sequence.width can be at most {largest}"
         )
     from sklearn.decomposition import PCA
 

@@ -174,7 +174,7 @@ class RecurrentLayer(nn.Module):
 
     def weights(self) -> Weights:
         """W_x, W_h, b_x, b_h."""
-        w_x, w_h, b_x, b_h = self.cell._flat_weights
+        w_x, w_h, b_x, b_h = (getattr(self.cell, f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
         return w_x, w_h, b_x, b_h
 
     def forward(self, x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class FeatureSource(Protocol):
     @property
     def levels(self) -> Sequence[str]: ...
     def missing(self, ids: Sequence[str]) -> list[str]: ...
-    def get(self, id: str, levels: Sequence[str] | None = None, check: bool = True) -> "Features": ...  # noqa: A002
+    def get(self, video_id: str, levels: Sequence[str] | None = None, check: bool = True) -> "Features": ...
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class PaddedSequences:
         self.index = torch.from_numpy(index).to(device)
         self.host_lengths = lengths
         self.lengths = torch.from_numpy(lengths).to(device)
-        self.labels = torch.from_numpy(np.ascontiguousarray(sequences.labels)).to(device)
+        self.labels = torch.from_numpy(np.array(sequences.labels)).to(device)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -178,14 +178,16 @@ def load_sequences(
 
 
 def resolve_levels(stores: Sequence[FeatureSource], spec: SequenceSpec) -> tuple[str, ...]:
-    """The level to read from each store; SpecError where the choice is open or the store has no such level, or stores and ``mid`` differ."""
+    """The level to read from each store; SpecError where that is open, there is none, or ``mid`` wants another number of stores."""
     wanted = 1 if spec.mid == "none" else 2
     if len(stores) != wanted:
         do = "give --features twice, or --sequence.mid none" if wanted == 2 else "give --sequence.mid sum or product to fuse two"
         raise SpecError(f"sequence.mid is {spec.mid!r}, which takes {wanted} feature store(s), not {len(stores)}; {do}")
     problems = []
     for store in stores:
-        if spec.level and spec.level not in store.levels:
+        if not store.levels:
+            problems.append(f"{store.path} holds no features yet; extract into it first")
+        elif spec.level and spec.level not in store.levels:
             problems.append(f"{store.path} has no level {spec.level!r}; it has {', '.join(store.levels)}")
         elif not spec.level and len(store.levels) != 1:
             problems.append(f"{store.path} has the levels {', '.join(store.levels)}; choose one with --sequence.level")

@@ -1,0 +1,245 @@
+"""A run on disk: every file name of it, written complete or not at all.
+
+    <name>/spec.json            identity (settings, features, list, classes, parts), results, versions
+           weights.safetensors  the head
+           projection.npz       Z-norm and PCA of the training features
+           metrics.jsonl        one line an epoch
+           curves.png           losses and accuracies over the epochs
+           scores.npz           ScoreTable of the test part (raw class scores), where there is one
+           validation.npz       ScoreTable of the validation part, from the head before any refit
+
+A cross-validation holds a run a fold in ``folds/`` and, once all are done, spec.json, curves.png and the scores.npz of all folds (a
+video's validation scores differ from fold to fold, so those stay in the folds). Several seeds are runs or cross-validations
+``seed-<n>/`` beside a summary.json.
+"""
+
+import json
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from store.digest import canonical_json, digest, from_dict
+from store.errors import SpecMismatchError, StoreError
+from store.files import PARTIAL_SUFFIX, fsync_file, fsync_folder
+from store.scores import ScoreTable
+from temporal.projection import Projection
+from temporal.spec import RunSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from temporal.train import Epoch
+
+SPEC = "spec.json"
+WEIGHTS = "weights.safetensors"
+PROJECTION = "projection.npz"
+METRICS = "metrics.jsonl"
+CURVES = "curves.png"
+SCORES = "scores.npz"
+VALIDATION = "validation.npz"
+SUMMARY = "summary.json"
+FOLDS = "folds"
+
+RECORDED_PACKAGES = ("actioncache", "torch", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run folder, opened for reading."""
+
+    path: Path
+    identity: dict[str, Any]
+    result: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """Open ``path``; StoreError where there is no complete run."""
+        file = path / SPEC
+        if not file.is_file():
+            inside = f"; open one of its {len(list(path.glob('seed-*')))} seeds" if (path / SUMMARY).is_file() else ""
+            raise StoreError(f"{path} is no run: it has no {SPEC}{inside}")
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+            return cls(path, data["identity"], data["result"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{file} is damaged ({error!r}); train the run again with --force") from None
+
+    @property
+    def name(self) -> str:
+        """Folder name."""
+        return self.path.name
+
+    @property
+    def spec(self) -> RunSpec:
+        """The resolved settings."""
+        return from_dict(RunSpec, self.identity["spec"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the scores."""
+        return tuple(self.identity["classes"])
+
+    @property
+    def features(self) -> list[dict[str, str]]:
+        """``name``, ``digest`` and ``level`` of each store it was trained on."""
+        return list(self.identity["features"])
+
+    @property
+    def digest(self) -> str:
+        """Digest of the identity."""
+        return digest(self.identity)
+
+    def history(self) -> "list[Epoch]":
+        """One record an epoch."""
+        return [json.loads(line) for line in (self.path / METRICS).read_text(encoding="utf-8").splitlines()]
+
+    def scores(self) -> ScoreTable:
+        """Raw class scores of the test part."""
+        return self._table(SCORES, "test")
+
+    def validation_scores(self) -> ScoreTable:
+        """Raw class scores of the validation part: what weights of a fusion may be learned from."""
+        return self._table(VALIDATION, "validation")
+
+    def head(self, device: str = "cpu") -> "tuple[nn.Module, Projection]":
+        """The trained head in evaluation mode and the projection before it."""
+        from safetensors.torch import load_file
+
+        from temporal.train import build_head, seeded
+
+        if not (self.path / WEIGHTS).is_file():
+            raise StoreError(f"{self.path} is a cross-validation and has no single head; its runs are in {self.path / FOLDS}")
+        state = load_file(str(self.path / WEIGHTS))
+        with seeded(0):
+            head = build_head(self.spec, int(self.result["input_width"]), len(self.classes))
+        head.load_state_dict(state)
+        return head.to(device).eval(), Projection.from_bytes((self.path / PROJECTION).read_bytes())
+
+    def _table(self, file: str, part: str) -> ScoreTable:
+        if not (self.path / file).is_file():
+            raise StoreError(f"run {self.path} has no scores of a {part} part: its list had none")
+        return ScoreTable.load(self.path / file)
+
+
+def existing(path: Path, identity: Mapping[str, Any], force: bool) -> Run | None:
+    """The complete run at ``path`` if it is the one asked for; None if it must be trained; SpecMismatchError if another is there."""
+    if force or not path.exists():
+        return None
+    run = Run.open(path)
+    if canonical_json(run.identity) != canonical_json(identity):
+        raise SpecMismatchError(
+            f"run {path} was made from other settings ({difference(run.identity, identity)}); choose another --name, or --force to "
+            "replace it"
+        )
+    return run
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "", limit: int = 4) -> str:
+    """In words, where two identities differ: ``spec.head.hidden 128, now 256``."""
+    found = list(_differences(old, new, where))
+    return "; ".join(found[:limit]) + (f" and {len(found) - limit} more" if len(found) > limit else "")
+
+
+def _differences(old: Any, new: Any, where: str) -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            yield from _differences(old.get(key), new.get(key), f"{where}.{key}" if where else str(key))
+    elif canonical_json(old) != canonical_json(new):
+        short = [text if len(text) <= 40 else text[:37] + "..." for text in (canonical_json(old), canonical_json(new))]
+        yield f"{where} {short[0]}, now {short[1]}"
+
+
+def write_run(
+    path: Path,
+    identity: Mapping[str, Any],
+    result: Mapping[str, Any],
+    state: "Mapping[str, Any]",
+    projection: Projection,
+    history: "Sequence[Epoch]",
+    tables: Mapping[str, ScoreTable],
+    curves: bool = True,
+) -> Run:
+    """Write a run folder whole; ``state``: the head's tensors; ``tables``: file name -> scores. An old folder there is replaced."""
+    from safetensors.torch import save
+
+    with atomic_folder(path) as aside:
+        (aside / WEIGHTS).write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}))
+        (aside / PROJECTION).write_bytes(projection.to_bytes())
+        (aside / METRICS).write_text("".join(json.dumps(record) + "\n" for record in history), encoding="utf-8")
+        if curves:
+            (aside / CURVES).write_bytes(curves_png({path.name: history}))
+        for name, table in tables.items():
+            table.save(aside / name)
+        (aside / SPEC).write_text(spec_text(identity, result), encoding="utf-8")
+    return Run.open(path)
+
+
+def spec_text(identity: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """The text of spec.json."""
+    versions = {package: version(package) for package in RECORDED_PACKAGES if _installed(package)}
+    return json.dumps({"identity": identity, "result": result, "versions": versions}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _installed(package: str) -> bool:
+    from importlib.metadata import PackageNotFoundError
+
+    try:
+        version(package)
+    except PackageNotFoundError:  # run from a checkout
+        return False
+    return True
+
+
+@contextmanager
+def atomic_folder(final: Path) -> Iterator[Path]:
+    """Yield a folder beside ``final`` to fill; on success it is flushed and takes the place of ``final``, on an error it is removed."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    token = secrets.token_hex(4)
+    aside = final.with_name(f".{final.name}.{token}{PARTIAL_SUFFIX}")
+    aside.mkdir()
+    try:
+        yield aside
+        for file in sorted(aside.rglob("*")):
+            if file.is_file():
+                fsync_file(file)
+        fsync_folder(aside)
+        _take_place(aside, final, final.with_name(f".{final.name}.{token}.old{PARTIAL_SUFFIX}"))
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _take_place(aside: Path, final: Path, old: Path) -> None:
+    if final.exists():
+        final.rename(old)
+    aside.rename(final)
+    fsync_folder(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def curves_png(histories: "Mapping[str, Sequence[Epoch]]") -> bytes:
+    """Loss and accuracy over the epochs, training dashed and validation solid, one line a run, as PNG."""
+    from io import BytesIO
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for name, history in histories.items():
+            records = [record for record in history if record["phase"] == "fit"]
+            epochs = [record["epoch"] for record in records]
+            lines = axes.plot(epochs, [record[f"train_{quantity}"] for record in records], "--", linewidth=1, label=f"{name} train")
+            if records and f"val_{quantity}" in records[0]:
+                values = [record[f"val_{quantity}"] for record in records]
+                axes.plot(epochs, values, color=lines[0].get_color(), label=f"{name} validation")
+        axes.set(xlabel="epoch", ylabel=quantity)
+        axes.grid(alpha=0.3)
+        if len(histories) == 1:
+            axes.legend(fontsize="small")
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()

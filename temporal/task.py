@@ -1,0 +1,115 @@
+"""One head trained into one run folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from store.digest import digest, to_plain
+from store.errors import TrainingError
+from store.scores import ScoreTable
+from temporal.folds import Part, validation_part
+from temporal.predict import fitted_table
+from temporal.run_dir import SCORES, VALIDATION, Run, write_run
+from temporal.sequences import FeatureSource, Sequences
+from temporal.spec import RunSpec
+
+if TYPE_CHECKING:
+    from store.videos import VideoList
+    from temporal.train import OnEpoch
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a run's identity says of its data."""
+
+    features: list[dict[str, str]]
+    list_digest: str
+    classes: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    def identity(self, spec: RunSpec, part: str) -> dict[str, Any]:
+        """What must be equal for two runs to be the same one."""
+        return {
+            "spec": to_plain(spec),
+            "features": self.features,
+            "list": self.list_digest,
+            "classes": list(self.classes),
+            "part": part,
+        }
+
+
+@dataclass(frozen=True)
+class Task:
+    """One head to train into one folder."""
+
+    part: Part
+    spec: RunSpec
+    path: Path
+    curves: bool
+
+
+def describe_source(stores: Sequence[FeatureSource], levels: Sequence[str], videos: "VideoList", absent: Sequence[str]) -> Source:
+    """Names and digests of what a run is trained on; ``absent``: videos left out for want of features."""
+    features = [{"name": store.path.name, "digest": store.digest, "level": level} for store, level in zip(stores, levels, strict=True)]
+    listed = [[video.id, video.label, video.split, video.group] for video in videos]
+    return Source(features, digest(listed), tuple(videos.classes), tuple(absent))
+
+
+def train_part(task: Task, sequences: Sequences, source: Source, device: str = "cpu", on_epoch: "OnEpoch | None" = None) -> Run:
+    """Train one head and write its run folder."""
+    from temporal.train import check_trainable, fit, refit
+
+    spec, part, num_classes = task.spec, task.part, len(source.classes)
+    everything = sequences.subset(part.train)
+    check_trainable(everything)
+    training, validation = _cut(sequences, part, spec)
+    fitted = fit(training, validation, spec, num_classes, device, on_epoch)
+    identity = source.identity(spec, part.name)
+    origin = {"run": task.path.name, "run_digest": digest(identity), "features": source.features, "part": part.name}
+    tables = {}
+    if validation is not None:
+        tables[VALIDATION] = fitted_table(fitted, validation, spec, source.classes, {**origin, "of": "validation part"}, device)
+        if spec.train.refit:
+            whole = sequences.subset(np.sort(np.concatenate([part.train, part.validation])))
+            fitted = refit(fitted, whole, spec, num_classes, device, on_epoch)
+    if len(part.test):
+        tables[SCORES] = fitted_table(fitted, sequences.subset(part.test), spec, source.classes, {**origin, "of": "test part"}, device)
+    result = {
+        "kind": "run",
+        "top1": top1(tables.get(SCORES)),
+        "videos": {"train": len(training), "validation": len(validation or ()), "test": len(part.test)},
+        "validation_groups": sorted(set(validation.groups)) if validation is not None else [],
+        "epochs": fitted.best_epoch,
+        "input_width": _input_width(fitted.projection.components, sequences.width),
+        "missing": list(source.missing),
+    }
+    return write_run(task.path, identity, result, fitted.head.state_dict(), fitted.projection, fitted.history, tables, curves=task.curves)
+
+
+def top1(table: ScoreTable | None) -> float | None:
+    """Share of the videos whose highest score is their label's; None without labels."""
+    if table is None or table.labels is None:
+        return None
+    return float((table.values.argmax(axis=1) == table.labels).mean())
+
+
+def _input_width(components: np.ndarray | None, width: int) -> int:
+    return width if components is None else len(components)
+
+
+def _cut(sequences: Sequences, part: Part, spec: RunSpec) -> tuple[Sequences, Sequences | None]:
+    """Training and validation part: the list's own, else cut from the training videos in whole groups, else none."""
+    training = sequences.subset(part.train)
+    if not spec.train.validation:
+        return training, None
+    if len(part.validation):
+        validation = sequences.subset(part.validation)
+        without = int((validation.labels < 0).sum())
+        if without:
+            raise TrainingError(f"{without} of {len(validation)} validation videos have no label; label them or leave them out")
+        return training, validation
+    kept, held_out = validation_part(training.labels, training.groups, spec.train.validation, spec.train.seed)
+    return training.subset(kept), training.subset(held_out)
