@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from store.errors import AlignmentError
-from store.scores import ScoreTable
+from store.scores import Kind, ScoreTable
 
 _SHOWN = 5
 
@@ -23,7 +23,7 @@ class Aligned:
     ids: tuple[str, ...]
     classes: tuple[str, ...]
     values: np.ndarray
-    kinds: tuple[str, ...]
+    kinds: tuple[Kind, ...]
     labels: np.ndarray | None
     left_out: dict[str, dict[str, int]]
 

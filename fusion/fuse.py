@@ -11,7 +11,7 @@ from fusion.rules import RULES, Footing, Rule
 from fusion.spec import FuseSpec
 from store.digest import to_plain
 from store.errors import AlignmentError, SpecError
-from store.scores import ScoreTable
+from store.scores import Kind, ScoreTable
 
 
 def fuse(tables: Mapping[str, ScoreTable], spec: FuseSpec | str) -> ScoreTable:
@@ -87,7 +87,7 @@ def check_kinds(aligned: Aligned, spec: FuseSpec, footing: Footing) -> None:
         )
 
 
-def result_kind(kinds: tuple[str, ...], footing: Footing) -> Any:
+def result_kind(kinds: tuple[Kind, ...], footing: Footing) -> Kind:
     """What the fused numbers are: sums of log-probabilities are scores again, mixed kinds are decision values."""
     if footing in ("softmax", "log_softmax"):
         return "scores" if footing == "softmax" else "log_probs"

@@ -14,15 +14,11 @@ from fusion.examples import Example, Frames, choose_examples
 from fusion.figures import axis_range, class_panels, largest_gain, matrix
 from fusion.results import Comparison, Results, TableResult, hardest_confusions, judge
 from fusion.spec import ReportSpec
+from fusion.words import TIE_NOTES, clean, headline, left_out_note, p_value, percent, signed, what
 from store.files import write_text
 from store.scores import ScoreTable
 
 TEMPLATES = Path(__file__).parent / "templates"
-KIND_WORDS = {"scores": "raw class scores", "log_probs": "log-probabilities", "decision_values": "decision values"}
-TIE_NOTES = {
-    "wrong": "A tie with another class counts as wrong.",
-    "index": "A tie goes to the class listed first.",
-}
 
 
 @dataclass(frozen=True)
@@ -95,44 +91,6 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     for name, content in contents.items():
         write_text(folder / name, content)
     return [folder / name for name in contents]
-
-
-def headline(results: Results) -> str:
-    """What the report found, in one or two sentences."""
-    best = results.table(results.best)
-    videos = f"{best.evaluation.num_videos:,} videos"
-    spread = best.evaluation.top1_interval
-    first = f"{best.name}: {percent(best.evaluation.top1)} % of {videos} correct"
-    spread_text = f"{100 * results.spec.level:g} % interval {percent(spread.low)} to {percent(spread.high)} %"
-    other = next((row for row in results.comparisons if row.second == results.best_single), None)
-    if other is not None:
-        single = results.table(other.second).evaluation.top1
-        return (
-            f"{first} ({spread_text}), {signed(other.difference)} points on {other.second} alone ({percent(single)} %), "
-            f"the best single stream (interval {signed(other.interval.low)} to {signed(other.interval.high)})."
-        )
-    return f"{first} ({spread_text})" + ("; no fusion here does better." if any(table.fused for table in results.tables) else ".")
-
-
-def left_out_note(results: Results) -> str:
-    """What ``common`` removed from the tables, in words; empty if nothing."""
-    parts = [
-        f"{name} {counts['ids']} videos and {counts['classes']} classes"
-        for name, counts in results.aligned.left_out.items()
-        if any(counts.values())
-    ]
-    return f"Left out to keep only what all tables have: {'; '.join(parts)}." if parts else ""
-
-
-def what(table: TableResult) -> str:
-    """What a table is, in a few words: a fusion's rule, inputs, weights and softmax, or the kind of its numbers."""
-    if not table.fused:
-        return KIND_WORDS[table.kind]
-    source, weights = table.source, table.source.get("weights") or {}
-    plain = len(set(weights.values())) < 2
-    inputs = ", ".join(name if plain else f"{weights[name]:g} {name}" for name in source["inputs"])
-    footing = {"raw": "raw scores", "l2": "L2-normalised scores", "rank": "ranks"}.get(source["footing"], "softmax")
-    return f"{source['rule']} of {inputs}; on {footing}"
 
 
 def table_text(results: Results) -> str:
@@ -231,27 +189,6 @@ def _json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def percent(fraction: float, digits: int = 1) -> str:
-    """0.9368 -> "93.7"."""
-    return f"{100 * fraction:.{digits}f}"
-
-
-def signed(fraction: float, digits: int = 1) -> str:
-    """0.0529 -> "+5.3", with a true minus sign below zero."""
-    text = f"{100 * fraction:+.{digits}f}"
-    return text.replace("-", "−") if float(text) else text[1:]
-
-
-def p_value(p: float) -> str:
-    """Three digits, or "< 0.001"."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def clean(text: str) -> str:
-    """Replace what is not printable (terminal escapes, text-direction marks), since ids and classes come from anywhere; keep line ends."""
-    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def _pretty(source: Mapping[str, Any]) -> str:

@@ -102,8 +102,16 @@ def _result(name: str, table: ScoreTable, values: np.ndarray, labels: np.ndarray
     ties = spec.ties
     figures = evaluate(values, labels, samples=spec.samples, level=spec.level, seed=spec.seed, ties=ties)
     calibration = None if table.kind == "decision_values" else calibration_error(softmax(values.astype(np.float64)), labels, ties=ties)
-    fused = table.source.get("made_by") == "fuse"
+    fused = fusion_source(table.source) is not None
     return TableResult(name, table.kind, fused, figures, predictions(values, labels, ties), calibration, table.source)
+
+
+def fusion_source(source: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What ``fuse`` wrote into a table's source (of its first part, where all its joined parts are fusions); None for a single stream."""
+    if source.get("made_by") == "fuse":
+        return source
+    parts = [fusion_source(part) if isinstance(part, Mapping) else None for part in source.get("tables") or []]
+    return parts[0] if parts and None not in parts else None
 
 
 def _compare(first: TableResult, second: TableResult, labels: np.ndarray, spec: EvaluateSpec) -> Comparison:
