@@ -1,0 +1,59 @@
+"""Which frames make up each clip: pure index arithmetic.
+
+For l frames, clips of s frames and stride r (``x // y`` is the floor of x / y):
+
+=========  ==========================================  =========================================================
+rule       clips                                       starts
+=========  ==========================================  =========================================================
+sliding    K = (l - s) // r + 1, at least 1            0, r, 2r, ...; frames at the end that fill no clip are dropped
+looped     as sliding                                  as sliding
+every      K = (l - 1) // r + 1                        0, r, 2r, ...; one clip at every r-th frame, to the end
+segments   T, always                                   (2t + 1) (l - s + 1) // (2T), t = 0..T-1
+=========  ==========================================  =========================================================
+
+``sliding`` is the paper's K for s = 2r (Lakhal et al. 2018). ``segments`` are the centres of T equal parts of all possible starts, which
+for s = 1 are the centre frames of T equal parts of the video: TSN's sampling at test time (Wang et al. 2016), in integers.
+
+A clip that needs frames past the end repeats the last frame: so a short video becomes still at its end, which adds no motion that never
+was. The rule ``looped`` repeats the video instead (frame i mod l), as the 30-frame clips of Zheng et al. 2017. Every rule gives at least
+one clip for every video of at least one frame.
+"""
+
+import numpy as np
+
+from extract.spec import ClipSpec
+
+
+def clip_indices(num_frames: int, spec: ClipSpec) -> np.ndarray:
+    """Frame indices of every clip: int64 [N, T], N >= 1, T = ``spec.length``, values in [0, num_frames), starts in ascending order.
+
+    Raises ``ValueError`` when ``num_frames`` is less than 1.
+    """
+    if num_frames < 1:
+        raise ValueError(f"a video has {num_frames} frames; clips need at least one")
+    indices = clip_starts(num_frames, spec)[:, None] + np.arange(spec.length)
+    return indices % num_frames if spec.rule == "looped" else np.minimum(indices, num_frames - 1)
+
+
+def clip_starts(num_frames: int, spec: ClipSpec) -> np.ndarray:
+    """First frame of every clip: int64 [N], ascending, at most ``spec.max_clips`` where that is set."""
+    possible = max(1, num_frames - spec.length + 1)  # starts from which a whole clip fits, or the only one there is
+    if spec.rule == "segments":
+        starts = (2 * np.arange(spec.segments) + 1) * possible // (2 * spec.segments)
+    else:
+        starts = np.arange(0, num_frames if spec.rule == "every" else possible, spec.stride)
+    return starts[: spec.max_clips or None].astype(np.int64)
+
+
+def frame_spans(indices: np.ndarray) -> np.ndarray:
+    """First frame and one past the last frame that each clip uses: int64 [N, 2]. A looped clip spans the whole video."""
+    return np.stack([indices.min(1), indices.max(1) + 1], 1)
+
+
+def time_spans(indices: np.ndarray, times: np.ndarray, end: float) -> np.ndarray:
+    """When each clip's span begins and ends, float64 [N, 2] in seconds since the first frame.
+
+    ``times`` float64 [num_frames] are the frames' time stamps, ``end`` the end of the last frame; a clip ends when the frame after it
+    begins.
+    """
+    return np.append(times, end)[frame_spans(indices)]

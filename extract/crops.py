@@ -1,0 +1,92 @@
+"""From frames to network inputs, on the device that holds the frames: resize, cut, normalise.
+
+Each frame's result depends on that frame alone.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torchvision.transforms.v2 import functional
+
+from extract.backbones import BackboneInfo
+from extract.spec import CropSpec
+
+
+class Box(NamedTuple):
+    """Where one crop is cut. ``left`` is measured in the frame as it is; a mirrored crop is cut there and then mirrored."""
+
+    top: int
+    left: int
+    mirrored: bool
+    size: int
+
+
+def resize_frames(frames: torch.Tensor, spec: CropSpec) -> torch.Tensor:
+    """Resize uint8 [B, H, W, 3] to uint8 [B, 3, h, w], bilinear with antialiasing, as torchvision does.
+
+    One number in ``spec.resize`` is the short side, the long one becoming int(short * long / short side); two are width and height.
+    """
+    height, width = frames.shape[1:3]
+    target = resized_size(height, width, spec.resize)
+    channels_first = frames.permute(0, 3, 1, 2)
+    if target == (height, width):
+        return channels_first.contiguous()
+    return functional.resize(channels_first, list(target), antialias=True).contiguous()
+
+
+def resized_size(height: int, width: int, resize: Sequence[int]) -> tuple[int, int]:
+    """(height, width) after ``CropSpec.resize``, with torchvision's rounding."""
+    if len(resize) == 2:
+        return resize[1], resize[0]
+    short = resize[0]
+    return (short, int(short * width / height)) if height <= width else (int(short * height / width), short)
+
+
+def crop_boxes(height: int, width: int, size: int, count: int) -> list[Box]:
+    """The ``count`` crops of ``size`` x ``size`` of frames of ``height`` x ``width``.
+
+    One: the centre. Ten, in the order of torchvision's ``TenCrop``: top left, top right, bottom left, bottom right, centre; then the same
+    five of the mirrored frame.
+    """
+    assert size <= min(height, width), (height, width, size)
+    down, right = height - size, width - size
+    centre = (round(down / 2), round(right / 2))
+    if count == 1:
+        return [Box(*centre, False, size)]
+    five = [(0, 0), (0, right), (down, 0), (down, right), centre]
+    return [Box(top, left, False, size) for top, left in five] + [Box(top, right - left, True, size) for top, left in five]
+
+
+def cut(resized: torch.Tensor, boxes: Sequence[Box], is_flow: bool) -> torch.Tensor:
+    """Cut ``boxes`` from uint8 [B, 3, h, w]: uint8 [B, n, 3, size, size].
+
+    In mirrored crops of flow images channel 0 holds motion to the right, which a mirror inverts: byte b becomes 256 - b, so that 128, no
+    motion, stays (``FlowSpec``).
+    """
+    crops = []
+    for top, left, mirrored, size in boxes:
+        crop = resized[:, :, top : top + size, left : left + size]
+        if mirrored:
+            crop = crop.flip(-1)
+            if is_flow:
+                inverted = (256 - crop[:, :1].short()).clamp(max=255).to(torch.uint8)  # flow bytes are 1 to 255; 0 would not fit
+                crop = torch.cat([inverted, crop[:, 1:]], 1)
+        crops.append(crop)
+    return torch.stack(crops, 1)
+
+
+def normalise(crops: torch.Tensor, info: BackboneInfo, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Map bytes to what the network was trained on: uint8 [..., 3, S, S] RGB -> ``dtype`` [..., 3, S, S].
+
+    In float32: 0..255 to ``info.value_range``, then (x - mean) / std with mean and deviation in the network's channel order, then rounded
+    to ``dtype``.
+    """
+    if info.channel_order == "bgr":
+        crops = crops.flip(-3)
+    low, high = info.value_range
+    values = crops.to(torch.float32).div_(255)
+    if (low, high) != (0.0, 1.0):
+        values = values.mul_(high - low).add_(low)
+    mean, std = (torch.tensor(numbers, device=crops.device).view(-1, 1, 1) for numbers in (info.mean, info.std))
+    return values.sub_(mean).div_(std).to(dtype)

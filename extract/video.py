@@ -1,0 +1,142 @@
+"""Frames of a video in display order, with the times they are shown at. Used in decode workers, so it imports no torch.
+
+``open_source`` takes an encoded video (``extract.video_file``) or a folder of images (``extract.video_folder``).
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from extract.spec import DecodeSpec
+from store.errors import DecodeError
+
+CACHE_BYTES = 256 << 20  # decoded but unconverted frames kept by the scan; about 2,300 frames of 320 x 240
+NOTE_SECONDS = 0.5  # how often the caller is told that decoding makes progress
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over a video found: ``times`` float64 [K] and ``end`` in seconds since the first frame, the upright size."""
+
+    times: np.ndarray
+    end: float
+    height: int
+    width: int
+
+
+class VideoSource(ABC):
+    """A video whose number of frames and time stamps are known. Enter it before asking anything; leaving it frees everything.
+
+    Attributes (after entering)
+        num_frames: frames that really decode, after resampling to ``spec.fps`` where that is set; at least 1.
+        times: float64 [num_frames], seconds since the first frame; with ``spec.fps`` frame j is at j / fps.
+        end: seconds since the first frame at which the last frame's showing ends.
+        fps: average frame rate.
+        height, width: of the upright frames in pixels.
+    """
+
+    num_frames: int
+    times: np.ndarray
+    end: float
+    fps: float
+    height: int
+    width: int
+
+    def __init__(self, path: Path, spec: DecodeSpec, on_progress: Callable[[], None] | None = None) -> None:
+        self.path = path
+        self._spec = spec
+        self._progress = on_progress
+        self._noted = time.monotonic()
+
+    def __enter__(self) -> Self:
+        scan = self._scan()
+        fps = self._spec.fps
+        self.height, self.width = scan.height, scan.width
+        self._raw = resample_indices(scan.times, scan.end, fps) if fps else np.arange(len(scan.times))
+        self.num_frames = len(self._raw)
+        self.times = np.arange(self.num_frames) / fps if fps else scan.times
+        self.end = max(scan.end, float(self.times[-1]))
+        self.fps = fps or (self.num_frames / self.end if self.end > 0 else 0.0)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+
+    def frames(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the frames at ``indices`` (sorted, each once, in [0, num_frames)) as RGB uint8 [H, W, 3], all of one size, upright.
+
+        Memory stays bounded by the cache of the scan and a few frames. Raises ``DecodeError`` when the file changes underneath.
+        """
+        indices = np.asarray(indices, dtype=np.int64)
+        if len(indices) and (indices[0] < 0 or indices[-1] >= self.num_frames or (np.diff(indices) <= 0).any()):
+            raise IndexError(f"frame indices must be sorted, each once, from 0 to {self.num_frames - 1}; got {indices}")
+        needed, repeats = np.unique(self._raw[indices], return_counts=True)
+        for frame, count in zip(self._read(needed), repeats, strict=True):
+            for _ in range(count):
+                yield frame
+
+    def _note(self) -> None:
+        """Tell the caller now and then that work goes on, so that a long video is not taken for a hang."""
+        if self._progress is not None and time.monotonic() - self._noted > NOTE_SECONDS:
+            self._noted = time.monotonic()
+            self._progress()
+
+    @abstractmethod
+    def _scan(self) -> Scan:
+        """Find out number, times and size of the frames; at least one frame, or ``DecodeError``."""
+
+    @abstractmethod
+    def _read(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the video's own frames at sorted unique ``indices``, one each."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Free everything."""
+
+
+def open_source(
+    path: Path,
+    spec: DecodeSpec,
+    cache_bytes: int = CACHE_BYTES,
+    on_progress: Callable[[], None] | None = None,
+    stream: int | None = None,
+) -> VideoSource:
+    """A ``VideoSource`` for a file that FFmpeg reads, or for a folder of images; nothing is read before it is entered.
+
+    ``cache_bytes`` bounds the decoded frames kept between the scan and ``frames``; a longer video is decoded twice, as a stream.
+    ``on_progress`` is called at most twice a second while decoding. ``stream`` is the index of a stream inside the container; without
+    it FFmpeg's choice (the best video stream, usually the largest) is taken. Raises ``DecodeError``, with the reason, when the path does
+    not exist or is empty; entering the source raises it for everything else that cannot be turned into frames.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DecodeError(f"{path}: no such file; check the path in the video list and its root")
+    if path.is_dir():
+        from extract.video_folder import FolderSource
+
+        return FolderSource(path, spec, on_progress)
+    if not path.is_file():
+        raise DecodeError(f"{path}: neither a file nor a folder")
+    if path.stat().st_size == 0:
+        raise DecodeError(f"{path}: the file is empty (0 bytes); copy or download it again")
+    from extract.video_file import FileSource
+
+    return FileSource(path, spec, on_progress, cache_bytes, stream)
+
+
+def resample_indices(times: np.ndarray, end: float, fps: float) -> np.ndarray:
+    """Index of the source frame nearest in time to j / fps for each output frame j: int64 [K], K = max(1, floor(end * fps + 1/2)).
+
+    ``times`` float64 [n], non-decreasing seconds since the first frame; ``end`` the end of the last one. Of two frames equally near the
+    earlier is taken; of frames with one and the same time the first.
+    """
+    targets = np.arange(max(1, int(np.floor(end * fps + 0.5)))) / fps
+    after = np.clip(np.searchsorted(times, targets), 0, len(times) - 1)  # first frame at or after the target
+    before = np.searchsorted(times, times[np.maximum(after - 1, 0)])
+    return np.where(targets - times[before] <= times[after] - targets, before, after).astype(np.int64)

@@ -1,0 +1,252 @@
+"""Encoded videos, through PyAV (FFmpeg).
+
+What counts as damaged: a video that lacks more than max(3, 2 %) of the frames that its container claims, because the file is cut short or
+the decoder refuses packets, is a ``DecodeError`` unless ``DecodeSpec.partial`` is set. Less is normal: the headers of HMDB-51 claim a
+frame or two more than they hold. Damage that the decoder conceals (smeared blocks) is not seen.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.sidedata.sidedata import Type
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from extract.spec import DecodeSpec
+from extract.video import Scan, VideoSource
+from store.errors import DecodeError
+
+LOST_FRAMES, LOST_SHARE = 3, 0.02
+REORDERED_FRAMES = 16  # a decoder holds back no more frames than this
+Stamp = tuple[int | None, int | None]
+SIGNATURES = ((4, b"ftyp", "an MP4"), (0, b"RIFF", "an AVI"), (0, b"\x1a\x45\xdf\xa3", "a Matroska or WebM"), (0, b"FLV", "an FLV"))
+
+
+class FileSource(VideoSource):
+    """A video file. One decoding thread: the workers are the parallelism, and more threads were slower."""
+
+    def __init__(self, path: Path, spec: DecodeSpec, on_progress: Callable[[], None] | None, cache_bytes: int, stream: int | None) -> None:
+        super().__init__(path, spec, on_progress)
+        self._cache_bytes, self._stream = cache_bytes, stream
+        self._cache: list[av.VideoFrame] | None = []
+        self._reformatter = VideoReformatter()
+
+    def _scan(self) -> Scan:
+        stamps: list[Stamp] = []
+        cached = 0
+        for frame in self._decode(tally := _Tally()):
+            if not stamps:
+                self._size, self._turn = (frame.width, frame.height), display_turn(frame)
+            elif (frame.width, frame.height) != self._size:
+                raise self._error(
+                    f"frame size changes from {self._size[0]}x{self._size[1]} to {frame.width}x{frame.height} at frame {len(stamps)}; "
+                    "encode the video again with one size"
+                )
+            stamps.append((frame.pts, frame.dts))
+            last = frame
+            if self._cache is not None:
+                self._cache.append(frame)
+                cached += sum(plane.buffer_size for plane in frame.planes)
+                if cached > self._cache_bytes:
+                    self._cache = None
+        self._judge(len(stamps), tally)
+        times, end = frame_times(stamps, float(last.time_base or 0), last.duration, tally.rate)
+        width, height = reversed(self._size) if self._turn[0] else self._size
+        return Scan(times, end, height, width)
+
+    def _read(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        if self._cache is not None:
+            for index in indices:
+                yield self._rgb(self._cache[index])
+            return
+        wanted = iter(indices.tolist())
+        target = next(wanted, None)
+        for number, frame in enumerate(self._decode(_Tally())):
+            if number == target:
+                yield self._rgb(frame)
+                target = next(wanted, None)
+            if target is None:
+                return
+        if target is not None:
+            raise self._error(f"frame {target} decoded at first but not the second time; has the file changed meanwhile?")
+
+    def _close(self) -> None:
+        self._cache = []
+
+    def _decode(self, tally: "_Tally") -> Iterator[av.VideoFrame]:
+        """Every frame that decodes, in display order; what was lost on the way is noted in ``tally``."""
+        with self._open() as container:
+            stream = self._video_stream(container)
+            tally.expect(container, stream)
+            try:
+                for packet in container.demux() if tally.all_streams else container.demux(stream):
+                    self._note()
+                    tally.packet(packet, stream)
+                    if packet.stream.index == stream.index:  # stream_index is 0 in the packets that end a stream
+                        yield from self._decode_packet(stream, packet, tally)
+            except av.FFmpegError as error:
+                tally.problem = f"reading stops: {error.strerror}"
+
+    def _decode_packet(self, stream: VideoStream, packet: av.Packet, tally: "_Tally") -> Iterator[av.VideoFrame]:
+        try:
+            frames = stream.decode(packet)
+        except av.FFmpegError as error:
+            tally.refuse(error.strerror or str(error))
+            return
+        tally.frames += len(frames)
+        yield from frames
+
+    def _open(self) -> InputContainer:
+        try:
+            container = av.open(str(self.path.absolute()), metadata_errors="ignore")
+        except av.FFmpegError as error:
+            raise self._error(f"not a video that FFmpeg can read: {error.strerror}{self._hint()}") from None
+        kind = container.format.name
+        if kind == "tty" or kind == "image2" or kind.endswith("_pipe"):
+            container.close()
+            what = "a text file" if kind == "tty" else f"a still image ({kind})"
+            raise self._error(f"not a video that FFmpeg can read: {what}; list video files or folders of frames")
+        return container
+
+    def _video_stream(self, container: InputContainer) -> VideoStream:
+        streams = [item for item in container.streams.video if not item.disposition & Disposition.attached_pic]
+        held = ", ".join(f"{item.index} {item.type}" for item in container.streams) or "none"
+        if self._stream is not None:
+            chosen = [item for item in streams if item.index == self._stream]
+            if not chosen:
+                raise self._error(f"stream {self._stream} is not a video stream; streams: {held}")
+        else:
+            chosen = [item for item in streams if item == container.streams.best("video")] or streams
+            if not chosen:
+                raise self._error(f"no video stream; streams: {held}")
+        stream = chosen[0]
+        stream.codec_context.thread_count = 1
+        return stream
+
+    def _judge(self, frames: int, tally: "_Tally") -> None:
+        """Raise ``DecodeError`` when nothing decoded or, without ``partial``, when too much is lost."""
+        missing = tally.missing_frames()
+        total = tally.packets + missing
+        problem = f" ({tally.problem})" if tally.problem else ""
+        if not frames:
+            raise self._error(f"no frame decodes of about {total}{problem}; the file is damaged or cut short")
+        if self._spec.partial or missing + tally.refused <= max(LOST_FRAMES, LOST_SHARE * total):
+            return
+        where = (
+            f"the decoder refuses {tally.refused} packets, the first after frame {tally.refused_at}"
+            if tally.refused
+            else "the file breaks off"
+        )
+        if missing:
+            where = f"decoding stops at frame {frames} of about {total}: the file is cut short"
+        raise self._error(f"{where}{problem}; get a whole copy, or set decode.partial to take the {frames} frames that decode")
+
+    def _rgb(self, frame: av.VideoFrame) -> np.ndarray:
+        self._note()
+        # swscale's own threads cost more than they give: 3 to 7 times slower at 320 x 240 than one
+        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        transposed, mirrored, flipped = self._turn
+        rgb = rgb.swapaxes(0, 1) if transposed else rgb
+        rgb = rgb[:: -1 if flipped else 1, :: -1 if mirrored else 1]
+        return np.ascontiguousarray(rgb)
+
+    def _hint(self) -> str:
+        with self.path.open("rb") as file:
+            head = file.read(16)
+        for offset, signature, name in SIGNATURES:
+            if head[offset:].startswith(signature):
+                return f"; it begins as {name} file, so it is probably cut short"
+        return ""
+
+    def _error(self, reason: str) -> DecodeError:
+        return DecodeError(f"{self.path}: {reason}")
+
+
+class _Tally:
+    """Keeps count of what a container claims to hold against what comes out of it."""
+
+    def __init__(self) -> None:
+        self.packets = self.frames = self.refused = self.refused_at = 0
+        self.rate = 0.0
+        self.problem = ""
+        self.all_streams = False  # the claim is about the longest stream, so all must be read
+        self._claimed_seconds: float | None = None
+        self._first: float | None = None
+        self._last = 0.0
+
+    def expect(self, container: InputContainer, stream: VideoStream) -> None:
+        """Note the length that the header promises, for the containers whose header is written by the encoder and not guessed."""
+        self.rate = float(stream.average_rate or stream.guessed_rate or 0)
+        kind = container.format.name
+        if kind == "avi" and stream.frames and stream.time_base:  # its duration is what FFmpeg guesses from the file's size
+            self._claimed_seconds = float(stream.frames * stream.time_base)
+        elif "mp4" in kind and stream.duration and stream.time_base:  # its number of frames counts those outside an edit list, too
+            self._claimed_seconds = float(stream.duration * stream.time_base)
+        elif kind in ("matroska,webm", "flv") and container.duration:
+            self._claimed_seconds, self.all_streams = container.duration / av.time_base, True
+
+    def packet(self, packet: av.Packet, stream: VideoStream) -> None:
+        """Note a packet and the time that it reaches."""
+        stamp = packet.pts if packet.dts is None else packet.dts
+        if stamp is None or packet.time_base is None:
+            return  # the empty packet at the end
+        start = float(stamp * packet.time_base)
+        self.packets += packet.stream.index == stream.index
+        self._first = start if self._first is None else min(self._first, start)
+        self._last = max(self._last, start + float((packet.duration or 0) * packet.time_base))
+
+    def refuse(self, reason: str) -> None:
+        """Note a packet that does not decode."""
+        if not self.refused:
+            self.refused_at, self.problem = self.frames, reason
+        self.refused += 1
+
+    def missing_frames(self) -> int:
+        """Frames that are claimed but have not been read."""
+        if self._claimed_seconds is None:
+            return 0
+        return max(0, round((self._claimed_seconds - (self._last - (self._first or 0.0))) * self.rate))
+
+
+def frame_times(stamps: list[Stamp], unit: float, last_duration: int | None, rate: float) -> tuple[np.ndarray, float]:
+    """Seconds since the first frame of each frame, float64 [K], and of the end of the last.
+
+    ``stamps`` are (presentation, decoding) time stamps of the frames in display order, in units of ``unit`` seconds. AVI holds no
+    presentation times, and those that FFmpeg makes up are out of order where there are B-frames; then the decoding times, which are the
+    frames' slots, are taken, the last ones (of frames that leave the decoder after all packets) continued at the rate. Without any usable
+    ones frame k is at k / ``rate``.
+    """
+    rate = rate or 25.0
+    for column in zip(*stamps, strict=True):
+        known = [stamp for stamp in column if stamp is not None]
+        tail = column[len(known) :]
+        if known and unit > 0 and len(tail) <= REORDERED_FRAMES and not any(stamp is not None for stamp in tail) and _ascends(known):
+            times = (np.array(known, np.float64) - known[0]) * unit
+            times = np.concatenate([times, times[-1] + np.arange(1, len(tail) + 1) / rate])
+            break
+    else:
+        times = np.arange(len(stamps)) / rate
+    return times, float(times[-1]) + ((last_duration or 0) * unit or 1 / rate)
+
+
+def _ascends(stamps: list[int]) -> bool:
+    return all(earlier < later for earlier, later in itertools.pairwise(stamps))
+
+
+def display_turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """(transposed, mirrored, flipped): how to bring the frame upright by its display matrix, in this order.
+
+    The matrix maps a pixel (x, y) to (a x + c y, b x + d y); turns that are no multiple of 90 degrees go to the nearest one.
+    """
+    data = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
+    if data is None:
+        return False, False, False
+    (a, b, _), (c, d, _), _ = np.frombuffer(data, np.int32).reshape(3, 3).tolist()
+    if abs(b) > abs(a):
+        return True, c < 0, b < 0
+    return False, a < 0, d < 0
