@@ -19,9 +19,13 @@ def _demand(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class DecodeSpec(Checked):
-    """From file to frames: every frame that decodes, in display order, rotated upright, RGB uint8."""
+    """From file to frames: every frame that decodes, in display order, rotated upright, RGB uint8.
+
+    Folders of frames count as 25 frames per second. ``extract.video_file`` says which videos are damaged.
+    """
 
     fps: float = setting(0.0, "resample to this frame rate (nearest frame in time); 0 keeps the video's own frames")
+    partial: bool = setting(False, "take the frames that decode of a video that is cut short or damaged, instead of refusing it")
 
     def check(self) -> None:
         _demand(self.fps >= 0, f"decode.fps is {self.fps}; it must be 0 (the video's own frames) or a positive rate")
