@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from store.failures import Failure
     from store.features import FeatureStore
     from store.layout import Features
-    from store.maintain import Problem
     from store.scores import ScoreTable
+    from store.verify import Problem
     from store.videos import Video, VideoList, read_list
     from store.writer import FeatureWriter
 
@@ -49,7 +49,7 @@ _HOMES = {
     "FeatureStore": "features",
     "FeatureWriter": "writer",
     "Features": "layout",
-    "Problem": "maintain",
+    "Problem": "verify",
     "ScoreTable": "scores",
     "Video": "videos",
     "VideoList": "videos",

@@ -95,7 +95,7 @@ def read_all(folder: Path) -> tuple[dict[str, Failure], int]:
 def _parse(line: bytes) -> tuple[str, float, Failure | None] | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(record, Mapping) or not isinstance(record.get("id"), str) or not isinstance(record.get("time", 0.0), int | float):
         return None

@@ -3,9 +3,9 @@
 import difflib
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from store import failures as failure_files
 from store.digest import digest as digest_of
@@ -19,10 +19,13 @@ from store.spec_file import FILE_NAME, difference, read_spec_file, write_spec_fi
 from store.writer import DEFAULT_MAX_BYTES, DEFAULT_MAX_SECONDS, FeatureWriter
 
 if TYPE_CHECKING:
-    from store.maintain import Compaction, Problem, Repair
+    from store.compact import Compaction
+    from store.repair import Repair
+    from store.verify import Problem
 
 __all__ = ["Failure", "FeatureStore", "FeatureWriter", "Features"]
 
+T = TypeVar("T")
 _POSITION_BITS = 32  # a video's place is shard number << 32 | position in the shard: one small object a video
 
 
@@ -101,6 +104,12 @@ class FeatureStore:
         """Ids of all videos, by shard and order of writing."""
         return list(self._places)
 
+    def num_rows(self) -> dict[str, int]:
+        """Number of rows of every video, in the order of ``ids``."""
+        counts = self._retried(lambda: [shard.num_rows() for shard in self._order])
+        mask = (1 << _POSITION_BITS) - 1
+        return {video_id: int(counts[place >> _POSITION_BITS][place & mask]) for video_id, place in self._places.items()}
+
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Those of ``ids`` that have no features, in their order."""
         return [video_id for video_id in ids if video_id not in self._places]
@@ -110,13 +119,12 @@ class FeatureStore:
 
         Raises ``MissingFeaturesError`` for an unknown video or level, ``DamagedShardError`` naming shard and video for a changed byte.
         """
-        for _ in range(8):
+
+        def read() -> Features:
             shard, position = self._find(video_id)
-            try:
-                return shard.read(position, levels, check)
-            except FileNotFoundError:
-                self.refresh()  # the shard was merged into another one
-        raise StoreError(f"{self.path}: shards vanish faster than {video_id!r} can be read")
+            return shard.read(position, levels, check)
+
+        return self._retried(read)
 
     def failures(self) -> dict[str, Failure]:
         """The last failure of every video that failed and has no features, by id."""
@@ -141,19 +149,19 @@ class FeatureStore:
 
     def verify(self, deep: bool = False) -> "list[Problem]":
         """Everything that is wrong with the store, read afresh from the disk; ``deep`` compares every digest. Raises nothing for damage."""
-        from store.maintain import verify
+        from store.verify import verify
 
         return verify(self, deep)
 
     def repair(self) -> "Repair":
         """Set damaged shards aside, keeping the good videos in them, so that the next extract redoes exactly the rest."""
-        from store.maintain import repair
+        from store.repair import repair
 
         return repair(self)
 
     def compact(self, target_bytes: int = 2 * DEFAULT_MAX_BYTES) -> "Compaction":
         """Merge small shards into ones of about ``target_bytes``; safe while others read, write or compact."""
-        from store.maintain import compact
+        from store.compact import compact
 
         return compact(self, target_bytes)
 
@@ -173,6 +181,15 @@ class FeatureStore:
             "damaged": {name: str(error) for name, error in sorted(self.damaged.items())},
             "partial_files": len(list((self.path / "shards").glob(f".*{PARTIAL_SUFFIX}"))),
         }
+
+    def _retried(self, read: Callable[[], T]) -> T:
+        """Read again, after a look at the folder, when a shard was merged into another one meanwhile."""
+        for _ in range(8):
+            try:
+                return read()
+            except FileNotFoundError:
+                self.refresh()
+        raise StoreError(f"{self.path}: shards vanish faster than they can be read")
 
     def _find(self, video_id: str) -> tuple[Shard, int]:
         place = self._places.get(video_id)

@@ -1,20 +1,18 @@
 """One shard as a reader sees it: checked once when opened, then its rows mapped into memory; no HDF5 handle stays open."""
 
 import dataclasses
-import mmap
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from store.arrays import Arrays, map_file, mapped, read_file
 from store.errors import DamagedShardError, MissingFeaturesError, StoreError
 from store.layout import Features, Level, index_digest, video_digest
-from store.shard_structure import Place, Structure, read_structure
+from store.shard_structure import Structure, read_structure
 
-MAX_MAPS = 256  # mapped files a process keeps; each holds a file descriptor
-_maps: dict[str, "_Map"] = {}  # least recently used first; only ever changed by single, atomic operations
+ADVICE = "run `actioncache store repair`, then extract again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,15 +24,20 @@ class Shard:
     ids: tuple[str, ...]
 
     @classmethod
-    def open(cls, path: Path, spec_digest: str, index_check: bool = True) -> "Shard":
-        """Check everything but the features themselves.
+    def open(cls, path: Path, spec_digest: str) -> "Shard":
+        """Check everything but the features themselves, which every read checks.
 
         Raises ``DamagedShardError`` (not what its writer wrote, or no shard), ``SpecMismatchError`` (another store's), ``StoreError``
-        (cannot be read here and now) and ``FileNotFoundError`` (gone). Without ``index_check`` a wrong index is let through, for repair.
+        (cannot be read here and now) and ``FileNotFoundError`` (gone).
         """
         structure = read_structure(path, spec_digest)
-        mapped = _Map.of_file(path, structure)  # for the index alone; let go of at once
-        return cls(path, structure, _checked_index(path, structure, mapped, spec_digest, index_check))
+        return cls(path, structure, _checked_index(path, structure, map_file(path, structure), spec_digest))
+
+    @classmethod
+    def open_unchecked(cls, path: Path, spec_digest: str) -> "Shard":
+        """Open a shard whose index may be wrong, to rescue the videos that still agree with their digests; ids are best guesses."""
+        structure = read_structure(path, spec_digest)
+        return cls(path, structure, tuple(raw.decode(errors="replace") for raw in _raw_ids(map_file(path, structure).id)))
 
     @property
     def name(self) -> str:
@@ -52,12 +55,12 @@ class Shard:
 
     def digests(self, position: int) -> tuple[bytes, ...]:
         """The stored digests of one video, in the order of ``levels``; equal ones mean equal features."""
-        mapped = self._mapped()
-        return tuple(mapped.array(self.structure.digests[level.name])[position].tobytes() for level in self.levels)
+        arrays = mapped(self.path, self.structure)
+        return tuple(arrays.digests[level.name][position].tobytes() for level in self.levels)
 
     def num_rows(self) -> np.ndarray:
         """Rows of each video, int64 [V]."""
-        return np.array(self._mapped().rows)
+        return np.array(mapped(self.path, self.structure).num_rows)
 
     def read(self, position: int, levels: Sequence[str] | None = None, check: bool = True) -> Features:
         """Copy one video's features out of the file; ``check`` compares the copy with the digests.
@@ -65,93 +68,59 @@ class Shard:
         Raises ``DamagedShardError`` naming shard and video, ``MissingFeaturesError`` for an unknown level, and ``FileNotFoundError``
         when the file has been compacted away since.
         """
-        mapped = self._mapped()
-        first, count = int(mapped.first[position]), int(mapped.rows[position])
-        rows = slice(first, first + count)
-        frames, times = mapped.frames[rows].copy(), mapped.times[rows].copy()
-        values = {name: self._rows(mapped, name)[rows].copy() for name in (mapped.values if levels is None else levels)}
+        return self._read(mapped(self.path, self.structure), position, levels, check)
+
+    def read_each(self) -> Iterator[tuple[str, Features | StoreError]]:
+        """Every video read and checked, without mapping: its features, or what is wrong with it.
+
+        ``StoreError`` that is no ``DamagedShardError`` means that the disk did not answer; the bytes may be good.
+        """
+        with read_file(self.path, self.structure) as arrays:
+            for position, video_id in enumerate(self.ids):
+                try:
+                    yield video_id, self._read(arrays, position, None, True)
+                except StoreError as error:
+                    yield video_id, error
+
+    def _read(self, arrays: Arrays, position: int, levels: Sequence[str] | None, check: bool) -> Features:
+        first = int(arrays.first[position])
+        rows = slice(first, first + int(arrays.num_rows[position]))
+        frames, times = arrays.frames[rows].copy(), arrays.times[rows].copy()
+        values: dict[str, np.ndarray] = {}
+        for name in arrays.values if levels is None else levels:
+            if name not in arrays.values:
+                raise MissingFeaturesError(f"no level {name!r} in {self.path}; it has {', '.join(arrays.values)}")
+            values[name] = arrays.values[name][rows].copy()
         if check:
-            encoded_id = self.ids[position].encode()
-            for name, array in values.items():
-                found = video_digest(encoded_id, mapped.encoded[name], array, frames, times)
-                if found != mapped.digests[name][position].tobytes():
-                    raise DamagedShardError(
-                        f"{self.path}: video {self.ids[position]!r}, level {name}: the bytes are not the ones that were written; "
-                        "run `actioncache store repair`, then extract again"
-                    )
+            self._check(arrays, position, values, frames, times)
         return Features(values, frames, times)
 
-    def _rows(self, mapped: "_Map", level: str) -> np.ndarray:
-        try:
-            return mapped.values[level]
-        except KeyError:
-            raise MissingFeaturesError(f"no level {level!r} in {self.path}; it has {', '.join(mapped.values)}") from None
-
-    def _mapped(self) -> "_Map":
-        key = str(self.path)
-        mapped = _maps.pop(key, None)
-        if mapped is None:
-            mapped = _Map.of_file(self.path, self.structure)
-        _maps[key] = mapped
-        if len(_maps) > MAX_MAPS:
-            _maps.pop(next(iter(_maps)), None)
-        return mapped
+    def _check(self, arrays: Arrays, position: int, values: dict[str, np.ndarray], frames: np.ndarray, times: np.ndarray) -> None:
+        encoded_id = self.ids[position].encode()
+        for name, array in values.items():
+            if video_digest(encoded_id, arrays.encoded[name], array, frames, times) != arrays.digests[name][position].tobytes():
+                raise DamagedShardError(
+                    f"{self.path}: video {self.ids[position]!r}, level {name}: the bytes are not the ones that were written; {ADVICE}"
+                )
 
 
-class _Map:
-    """Arrays over a mapped file. They keep the map alive; it is unmapped when the last one goes."""
-
-    def __init__(self, buffer: mmap.mmap, structure: Structure) -> None:
-        self._buffer = buffer
-        self.first, self.rows = self.array(structure.first), self.array(structure.rows)
-        self.frames, self.times = self.array(structure.frames), self.array(structure.times)
-        self.values = {level.name: self.array(structure.values[level.name]) for level in structure.levels}
-        self.digests = {level.name: self.array(structure.digests[level.name]) for level in structure.levels}
-        self.encoded = {level.name: level.encoded() for level in structure.levels}
-
-    @classmethod
-    def of_file(cls, path: Path, structure: Structure) -> "_Map":
-        """Map a file that must still have the size it had when it was checked."""
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                size = os.fstat(descriptor).st_size
-                if size != structure.size:
-                    raise DamagedShardError(f"{path} has {size} bytes; it had {structure.size} when it was opened")
-                return cls(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ), structure)
-            finally:
-                os.close(descriptor)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise StoreError(f"{path} cannot be mapped: {error.strerror or error}") from None
-
-    def array(self, place: Place) -> np.ndarray:
-        """A read-only view of one place of the file."""
-        count = 1
-        for side in place.shape:
-            count *= side
-        return np.frombuffer(self._buffer, place.dtype, count, place.offset).reshape(place.shape)
-
-
-def _checked_index(path: Path, structure: Structure, mapped: _Map, spec_digest: str, digest_check: bool) -> tuple[str, ...]:
+def _checked_index(path: Path, structure: Structure, arrays: Arrays, spec_digest: str) -> tuple[str, ...]:
     """The ids, once the index is what its writer wrote and speaks of rows that are there."""
-    index: dict[str, np.ndarray] = {"id": mapped.array(structure.id), "first": mapped.first, "rows": mapped.rows}
-    index |= {f"digests/{name}": array for name, array in mapped.digests.items()}
-    if digest_check and index_digest(spec_digest, structure.levels, structure.total_rows, index) != structure.index_digest:
-        raise DamagedShardError(f"{path}: the index is not the one that was written; run `actioncache store repair`, then extract again")
-    first, rows, total = mapped.first, mapped.rows, structure.total_rows
+    index: dict[str, np.ndarray] = {"id": arrays.id, "first": arrays.first, "rows": arrays.num_rows}
+    index |= {f"digests/{name}": array for name, array in arrays.digests.items()}
+    if index_digest(spec_digest, structure.levels, structure.total_rows, index) != structure.index_digest:
+        raise DamagedShardError(f"{path}: the index is not the one that was written; {ADVICE}")
+    first, rows, total = arrays.first, arrays.num_rows, structure.total_rows
     lying = np.flatnonzero((rows < 1) | (rows > total) | (first < 0) | (first > total - rows))
     if len(lying):
         at = lying[0]
         raise DamagedShardError(f"{path}: the index puts video {at} at row {first[at]} with {rows[at]} rows; there are {total} rows")
-    return _decoded_ids(path, index["id"])
+    return _decoded_ids(path, arrays.id)
 
 
 def _decoded_ids(path: Path, raw: np.ndarray) -> tuple[str, ...]:
-    stripped = raw.view(f"S{raw.shape[1]}")[:, 0].tolist()
     try:
-        ids = tuple(b"\0".join(stripped).decode().split("\0"))
+        ids = tuple(b"\0".join(_raw_ids(raw)).decode().split("\0"))
     except UnicodeDecodeError as error:
         raise DamagedShardError(f"{path}: an id is not UTF-8: {error}") from None
     if len(ids) != len(raw) or "" in ids:
@@ -161,3 +130,9 @@ def _decoded_ids(path: Path, raw: np.ndarray) -> tuple[str, ...]:
         twice = next(name for name in ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise DamagedShardError(f"{path}: the index names {twice!r} twice")
     return ids
+
+
+def _raw_ids(raw: np.ndarray) -> list[bytes]:
+    """Rows of uint8 [V, width] as bytes without the NULs at the end."""
+    found: list[bytes] = raw.view(f"S{raw.shape[1]}")[:, 0].tolist()
+    return found

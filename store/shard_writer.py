@@ -1,5 +1,6 @@
 """Write one shard, whole. HDF5 lays the file out in memory; the disk sees plain writes, so a full disk is a plain error."""
 
+import errno
 import io
 import os
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5p, h5s, h5t
 
+from store.errors import StoreError
 from store.files import atomic_path
 from store.layout import FORMAT_NAME, VERSION, Features, Level, encode_id, index_digest, levels_of, video_digest
 from store.shard import Shard
@@ -131,3 +133,16 @@ def _write_all(descriptor: int, pieces: list[memoryview]) -> None:
             written -= pieces.pop(0).nbytes
         if pieces:
             pieces[0] = pieces[0][written:]
+
+
+def refused(folder: Path, error: OSError, consequence: str) -> StoreError:
+    """An ``OSError`` of writing into a store as a ``StoreError`` that says which folder, why, and what became of the work."""
+    reasons = {
+        errno.ENOSPC: "the disk is full; make room and run the command again",
+        errno.EDQUOT: "the disk quota is used up; make room and run the command again",
+        errno.EROFS: "the file system is read-only",
+        errno.EACCES: "no permission to write there",
+        errno.ENOENT: "the folder has vanished",
+    }
+    reason = reasons.get(error.errno or 0, error.strerror or str(error))
+    return StoreError(f"cannot write to {folder}: {reason} ({consequence})")

@@ -36,7 +36,7 @@ def read_spec_file(path: Path) -> dict[str, Any]:
         raise StoreError(f"{path} is not a feature store (it has no spec.json){hint}") from None
     except OSError as error:
         raise StoreError(f"{file} cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{file} is damaged: {error}; restore it from another copy of the spec") from None
     if not isinstance(content, dict) or not {"digest", "spec", "format"} <= set(content) or not isinstance(content["spec"], dict):
         raise StoreError(f"{file} is damaged: it has no digest, spec and format")

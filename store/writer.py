@@ -1,6 +1,5 @@
 """Collect finished videos in memory and publish them as complete shards."""
 
-import errno
 import os
 import re
 import secrets
@@ -14,7 +13,7 @@ from store import failures
 from store.errors import FeatureError, StoreError
 from store.files import safe_name
 from store.layout import Features, Level, checked, encode_id, levels_of
-from store.shard_writer import Entry, write_shard
+from store.shard_writer import Entry, refused, write_shard
 
 if TYPE_CHECKING:
     from store.features import FeatureStore
@@ -83,7 +82,7 @@ class FeatureWriter:
         try:
             failures.append(folder / (self.part + failures.SUFFIX), failures.new_failure(video_id, stage, reason, path))
         except OSError as error:
-            raise _refused(folder, error, f"the failure of {video_id!r} is not recorded") from error
+            raise refused(folder, error, f"the failure of {video_id!r} is not recorded") from error
         self._failed_before.add(video_id)
 
     def publish(self) -> None:
@@ -100,7 +99,7 @@ class FeatureWriter:
             write_shard(final, self.store.digest, entries)
         except OSError as error:
             self._pending = entries + self._pending
-            raise _refused(self.store.path / "shards", error, f"{len(entries)} finished videos wait in memory") from error
+            raise refused(self.store.path / "shards", error, f"{len(entries)} finished videos wait in memory") from error
         except BaseException:  # put back what is not known to be on the disk; a shard written twice does no harm
             self._pending = entries + self._pending
             raise
@@ -116,7 +115,7 @@ class FeatureWriter:
             try:
                 failures.append_done(folder / (self.part + failures.SUFFIX), video_id)
             except OSError as error:
-                raise _refused(folder, error, f"{video_id!r} is published, but its old failure still stands") from error
+                raise refused(folder, error, f"{video_id!r} is published, but its old failure still stands") from error
 
     def _folder(self, name: str) -> Path:
         """A folder of the store; never makes the store itself anew (its disk may have been unmounted)."""
@@ -126,7 +125,7 @@ class FeatureWriter:
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise _refused(folder, error, "nothing was written") from error
+            raise refused(folder, error, "nothing was written") from error
         return folder
 
     def _check_levels(self, entry: Entry) -> None:
@@ -146,15 +145,3 @@ def next_serial(folder: Path, part: str) -> int:
     names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 - names are all that is needed
     found = [_SERIAL.fullmatch(name, len(part)) for name in names if name.startswith(part + "-")]
     return 1 + max((int(match[1]) for match in found if match), default=-1)
-
-
-def _refused(folder: Path, error: OSError, consequence: str) -> StoreError:
-    reasons = {
-        errno.ENOSPC: "the disk is full; make room and run the command again",
-        errno.EDQUOT: "the disk quota is used up; make room and run the command again",
-        errno.EROFS: "the file system is read-only",
-        errno.EACCES: "no permission to write there",
-        errno.ENOENT: "the folder has vanished",
-    }
-    reason = reasons.get(error.errno or 0, error.strerror or str(error))
-    return StoreError(f"cannot write to {folder}: {reason} ({consequence})")
