@@ -118,7 +118,7 @@ def test_rows_are_taken_by_id() -> None:
     np.testing.assert_array_equal(taken.labels, [1, 0])
     with pytest.raises(ScoreError, match=r"1 of 2 videos are not in this table of 3: swim/a.avi"):
         table().rows(["walk/a.avi", "swim/a.avi"])
-    with pytest.raises(ScoreError, match="occur more than once: walk/a.avi"):
+    with pytest.raises(ScoreError, match=r"occur more than once: walk/a.avi"):
         table().rows(["walk/a.avi", "walk/a.avi"])
 
 
@@ -184,7 +184,7 @@ class Bomb:
 
 def test_pickles_are_never_run(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(ScoreError, match="is not an .npz file"):
+    with pytest.raises(ScoreError, match=r"is not an .npz file"):
         ScoreTable.load(tmp_path / "a.npz")
     npz(tmp_path / "b.npz", ids=np.array([Bomb(), Bomb(), Bomb()], object))
     with pytest.raises(ScoreError, match="Python objects"):
