@@ -113,7 +113,7 @@ def label_tables(tables: Mapping[str, "ScoreTable"], labels: Path, fold: int | N
     from fusion.labels import with_labels
     from store.videos import read_list
 
-    videos = read_list(labels) if fold is None else read_list(labels, fold=fold)
+    videos = read_list(labels, fold=fold)
     return {name: with_labels(table, videos) for name, table in tables.items()}
 
 

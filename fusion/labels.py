@@ -22,7 +22,8 @@ def with_labels(table: ScoreTable, videos: VideoList) -> ScoreTable:
     absent = [repr(name) for name in table.ids if name not in label]
     unlabelled = [repr(name) for name in table.ids if name in label and label[name] is None]
     foreign = sorted({repr(name) for name in found if name is not None and name not in index})
-    problems = _problem(absent, "ids are not in the list") + _problem(unlabelled, "videos of the list have no label")
+    example = f" (which holds ids like {next(iter(label))!r})" if label else " (which is empty)"
+    problems = _problem(absent, f"ids are not in the list{example}") + _problem(unlabelled, "videos of the list have no label")
     problems += _problem(foreign, "classes of the list are not classes of the table (class names must be spelt alike)")
     if not problems and table.labels is not None:
         own = [table.classes[place] for place in table.labels.tolist()]

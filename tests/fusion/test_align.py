@@ -89,7 +89,7 @@ def test_a_list_that_does_not_fit_says_all_that_is_wrong(make_table):
     videos = VideoList(videos=tuple(video for video in videos if video.id != "v05"), classes=videos.classes)
     with pytest.raises(AlignmentError) as caught:
         with_labels(dataclasses.replace(table, labels=None), videos)
-    assert "1 ids are not in the list: 'v05'" in str(caught.value)
+    assert "1 ids are not in the list (which holds ids like 'v00'): 'v05'" in str(caught.value)
     assert "1 videos of the list have no label: 'v04'" in str(caught.value)
     assert "not classes of the table (class names must be spelt alike): 'Run'" in str(caught.value)
 

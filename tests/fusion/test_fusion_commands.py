@@ -126,7 +126,7 @@ def test_inputs_that_cannot_be_used(folder):
     with pytest.raises(ScoreError, match=r"text\.npz"):
         read_tables((str(folder / "text.npz"),))
     (folder / "short.csv").write_text("id,path,label,split,group\nv00,v00.avi,run,test,\n")
-    with pytest.raises(AlignmentError, match="39 ids are not in the list: 'v01'"):
+    with pytest.raises(AlignmentError, match=r"39 ids are not in the list \(which holds ids like 'v00'\): 'v01'"):
         read_tables((str(folder / "rgb.npz"),), folder / "short.csv")
 
 
