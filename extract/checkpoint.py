@@ -104,9 +104,10 @@ def fit_state(backbone: Backbone, state: Mapping[str, torch.Tensor], levels: tup
             state = {key: value for key, value in state.items() if not key.startswith(prefixes)}
     problems = _problems(_targets(backbone), state)
     if problems:
-        raise WeightsError(f"{path} does not fit {backbone.info.name}: {'; '.join(problems)}")
+        raise WeightsError(f"{path} does not fit {backbone.info.name} ({len(_targets(backbone))} entries): {'; '.join(problems)}")
     counters = {key: torch.zeros((), dtype=torch.int64) for key in backbone.state_dict() if key.endswith(IGNORED_SUFFIX)}
     backbone.load_state_dict({**{key: value.float() for key, value in state.items()}, **counters}, assign=True)
+    assert not any(value.is_meta for value in (*backbone.parameters(), *backbone.buffers())), "a weight came from nowhere"
 
 
 def _targets(backbone: Backbone) -> State:
@@ -119,7 +120,7 @@ def _fits(value: torch.Tensor, target: torch.Tensor) -> bool:
 
 def _problems(targets: State, state: State) -> list[str]:
     missing = [key for key in targets if key not in state]
-    unexpected = [key for key in state if key not in targets]
+    unexpected = sorted(key for key in state if key not in targets)
     shared = [key for key in targets if key in state]
     unfit = [
         f"{key} is {list(state[key].shape)} {_type(state[key])}, not {list(targets[key].shape)} {_type(targets[key])}"
@@ -128,7 +129,7 @@ def _problems(targets: State, state: State) -> list[str]:
     ]
     broken = [key for key in shared if state[key].is_floating_point() and not bool(torch.isfinite(state[key]).all())]
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape or type", unfit), ("with NaN or Inf", broken))
-    found = [f"{len(keys)} of its {len(targets)} entries {kind}: {_some(keys)}" for kind, keys in kinds if keys]
+    found = [f"{len(keys)} {kind}: {_some(keys)}" for kind, keys in kinds if keys]
     return found if shared else [*found, "no entry fits, so these are another network's weights"]
 
 

@@ -59,14 +59,14 @@ def checked_bytes(path: Path) -> bytes:
     """
     data = path.read_bytes()
     digest, record = hashlib.sha256(data).hexdigest(), record_path(path)
-    known = record.read_text(encoding="utf-8").split()[:1] if record.is_file() else []
-    expected = known[0] if known else promised_digits(path.name)
-    if not digest.startswith(expected):
-        raise WeightsError(
-            f"{path} has SHA-256 {digest}, but {f'{record.name} beside it says' if known else 'its name promises'} {expected}: "
-            f"it is damaged or another file; delete {path} and {record.name} to download it again"
-        )
-    if not known:
+    recorded = record.read_text(encoding="utf-8").split()[:1] if record.is_file() else []
+    for origin, digits in ((f"{record.name} beside it says", "".join(recorded)), ("its name promises", promised_digits(path.name))):
+        if not digest.startswith(digits):
+            raise WeightsError(
+                f"{path} has SHA-256 {digest}, but {origin} {digits}: it is damaged or another file; "
+                f"delete {path} and {record.name} to download it again"
+            )
+    if not recorded:
         _record(path, digest)
     return data
 

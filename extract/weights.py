@@ -46,7 +46,10 @@ def load_backbone(name: str, source: str | None, levels: tuple[str, ...] = ()) -
     if not source or not path.is_file():
         problem = f"there is no file {source}" if source else "no weights were given"
         raise WeightsError(f"{problem} for backbone {name}; choose {weights_choices(info)}")
-    return _from_file(name, path, path.read_bytes(), wanted)
+    try:
+        return _from_file(name, path, path.read_bytes(), wanted)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}; check its permissions") from None
 
 
 def weights_choices(info: BackboneInfo) -> str:

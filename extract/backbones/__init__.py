@@ -1,6 +1,7 @@
 """CNN backbones, one file a family."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -109,6 +110,7 @@ def average(output: torch.Tensor) -> torch.Tensor:
 BACKBONES: Registry[Callable[[], Backbone]] = Registry("backbone", "extract.backbones")
 
 
+@functools.cache
 def backbone_info(name: str) -> BackboneInfo:
     """Describe one backbone without allocating its weights; an unknown name raises ``UnknownNameError``."""
     with torch.device("meta"):

@@ -1,0 +1,72 @@
+"""Every preset resolves to a spec that its network can run."""
+
+import subprocess
+import sys
+
+import pytest
+
+from extract.backbones import backbone_info, resolve_levels
+from extract.presets import DESCRIPTIONS, PRESETS, preset, store_name
+from extract.spec import FeatureSpec
+from store.digest import digest
+from store.errors import UnknownNameError
+from store.files import safe_name
+from store.options import resolve
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_resolves_and_fits_its_network(name: str) -> None:
+    spec = resolve(FeatureSpec, preset(name))
+    info = backbone_info(spec.backbone)
+    assert resolve_levels(info, spec.levels) == (spec.levels or (info.default_level or info.last_level,))
+    assert spec.crops.size == info.size
+    assert info.clip_length in (1, spec.clips.length)
+    assert ("flow" in name) == bool(spec.flow.method)
+    assert ("tencrop" in name) == (spec.crops.count == 10)
+    assert DESCRIPTIONS[name] == PRESETS[name].text
+    assert safe_name(store_name(name)) == name
+
+
+def test_no_two_presets_are_the_same_spec() -> None:
+    digests = {name: digest(resolve(FeatureSpec, preset(name))) for name in PRESETS}
+    assert len(set(digests.values())) == len(PRESETS)
+
+
+def test_mrrn_preset_is_the_papers() -> None:
+    """PAPERS C: ResNet-34 low, mid, high; clips of 30 frames, stride 8, at most 20, looped; short side 256, centre 224."""
+    spec = resolve(FeatureSpec, preset("resnet34-mrrn"))
+    assert spec.levels == resolve_levels(backbone_info("resnet34"), ("low", "mid", "high"))
+    assert (spec.clips.rule, spec.clips.length, spec.clips.stride, spec.clips.max_clips, spec.clips.pool) == ("looped", 30, 8, 20, "none")
+    assert (spec.crops.resize, spec.crops.size, spec.crops.count) == ((256,), 224, 1)
+
+
+def test_every10_preset_is_the_papers() -> None:
+    spec = resolve(FeatureSpec, preset("resnet50-every10"))
+    assert (spec.backbone, spec.clips.rule, spec.clips.stride, spec.clips.length) == ("resnet50", "every", 10, 1)
+    assert [backbone_info("resnet50").dims[level] for level in spec.levels] == [512, 1024, 2048]
+
+
+def test_flags_override_a_preset() -> None:
+    spec = resolve(FeatureSpec, preset("mobilenet-rgb-tencrop"), {"crops": {"keep": True}})
+    assert (spec.crops.count, spec.crops.keep, spec.backbone) == (10, True, "mobilenet_v2")
+
+
+def test_changing_a_returned_preset_changes_no_other() -> None:
+    preset("tiny")["crops"]["size"] = 1
+    assert preset("tiny-flow")["crops"]["size"] == preset("tiny")["crops"]["size"] == 56
+
+
+def test_unknown_preset_is_told_its_neighbours() -> None:
+    with pytest.raises(UnknownNameError, match="no preset is called 'mobilnet-rgb'; did you mean mobilenet-rgb"):
+        preset("mobilnet-rgb")
+    with pytest.raises(UnknownNameError, match="known: mobilenet-rgb, "):
+        preset("?")
+
+
+def test_store_name_without_a_preset() -> None:
+    assert store_name(None) == store_name("") == "custom"
+
+
+def test_presets_import_no_torch() -> None:
+    code = "import sys, extract.presets; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
