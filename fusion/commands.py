@@ -35,10 +35,10 @@ def input_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Fused score table to write (.npz).")
 @click.option("--weights", help="Weights of the inputs: NAME=NUMBER,... or numbers in the order of the inputs.")
 @spec_options(FuseSpec, into="settings", skip=("weights",))
-def fuse_command(
+def fuse(
     inputs: tuple[str, ...], labels: Path | None, fold: int | None, output: Path, weights: str | None, settings: dict[str, Any]
 ) -> None:
-    from fusion.fuse import fuse
+    from fusion.fuse import fuse as fuse_tables
     from fusion.report import table_text
     from fusion.results import judge
 
@@ -46,7 +46,7 @@ def fuse_command(
     if weights is not None:
         settings = settings | {"weights": read_weights(weights, tuple(tables))}
     spec = resolve(FuseSpec, settings)
-    fused = fuse(tables, spec)
+    fused = fuse_tables(tables, spec)
     fused.save(output)
     if fused.labels is None:
         click.echo("no labels, so no accuracy; give them by id with --list LIST")
@@ -60,7 +60,7 @@ def fuse_command(
 @input_arguments
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with per-class accuracy and confusion matrix.")
 @spec_options(EvaluateSpec, into="settings")
-def evaluate_command(inputs: tuple[str, ...], labels: Path | None, fold: int | None, as_json: bool, settings: dict[str, Any]) -> None:
+def evaluate(inputs: tuple[str, ...], labels: Path | None, fold: int | None, as_json: bool, settings: dict[str, Any]) -> None:
     from fusion.report import table_data, table_text
     from fusion.results import judge
 
@@ -78,7 +78,7 @@ def evaluate_command(inputs: tuple[str, ...], labels: Path | None, fold: int | N
     "--frames", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of pictures of the videos, ID.jpg or ID.png."
 )
 @spec_options(ReportSpec, into="settings")
-def report_command(
+def report(
     inputs: tuple[str, ...], labels: Path | None, fold: int | None, output: Path, frames: Path | None, settings: dict[str, Any]
 ) -> None:
     from fusion.report import make_report, table_text, write_report
@@ -86,9 +86,9 @@ def report_command(
     tables = read_tables(inputs, labels, fold)
     pictures = None if frames is None else (lambda name: find_pictures(frames, name))
     command = shlex.join(["actioncache", *sys.argv[1:]])
-    report = make_report(tables, resolve(ReportSpec, settings), frames=pictures, command=command)
-    paths = write_report(report, output)
-    click.echo(table_text(report.results), nl=False)
+    made = make_report(tables, resolve(ReportSpec, settings), frames=pictures, command=command)
+    paths = write_report(made, output)
+    click.echo(table_text(made.results), nl=False)
     click.echo(f"wrote {', '.join(map(str, paths))}")
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fusion.fuse import fuse
+from fusion.spec import FuseSpec
 from store.scores import ScoreTable
 
 MakeTable = Callable[..., ScoreTable]
@@ -49,3 +51,13 @@ def shuffled() -> Callable[[ScoreTable, int], ScoreTable]:
         )
 
     return shuffle
+
+
+@pytest.fixture
+def tables(make_table: MakeTable) -> dict[str, ScoreTable]:
+    """Two streams and two fusions of them."""
+    streams = {"rgb": make_table(0, gain=1.0), "flow": make_table(1, gain=1.4)}
+    return streams | {
+        "product": fuse(streams, "product"),
+        "late": fuse(streams, FuseSpec(rule="weighted", weights={"rgb": 1, "flow": 1.5})),
+    }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from fusion.commands import evaluate_command, find_pictures, fuse_command, read_tables, read_weights, report_command, split_name
+from fusion.commands import evaluate, find_pictures, fuse, read_tables, read_weights, report, split_name
 from store.errors import AlignmentError, ScoreError, SpecError
 from store.files import sha256_file
 from store.scores import ScoreTable
@@ -30,7 +30,7 @@ def run(command, *arguments):
 
 
 def test_fuse_writes_a_table_and_prints_its_accuracy(folder):
-    result = run(fuse_command, f"rgb={folder / 'rgb.npz'}", f"flow={folder / 'flow.npz'}", "--rule", "sum", "-o", folder / "both.npz")
+    result = run(fuse, f"rgb={folder / 'rgb.npz'}", f"flow={folder / 'flow.npz'}", "--rule", "sum", "-o", folder / "both.npz")
     fused = ScoreTable.load(folder / "both.npz")
     accuracy = np.mean(fused.values.argmax(axis=1) == fused.labels)
     line = next(line for line in result.output.splitlines() if line.startswith("both "))
@@ -43,7 +43,7 @@ def test_fuse_writes_a_table_and_prints_its_accuracy(folder):
 
 @pytest.mark.parametrize("weights", ["1,1.5", "flow=1.5,rgb=1"])
 def test_weights_by_position_or_name(folder, weights):
-    run(fuse_command, folder / "rgb.npz", folder / "flow.npz", "--rule=weighted", "--on=raw", "--weights", weights, "-o", folder / "w.npz")
+    run(fuse, folder / "rgb.npz", folder / "flow.npz", "--rule=weighted", "--on=raw", "--weights", weights, "-o", folder / "w.npz")
     fused, a, b = (ScoreTable.load(folder / f"{name}.npz") for name in ("w", "rgb", "flow"))
     np.testing.assert_allclose(fused.values, a.values + 1.5 * b.values, rtol=1e-6, atol=1e-6)
     assert fused.source["weights"] == {"rgb": 1.0, "flow": 1.5}
@@ -51,28 +51,28 @@ def test_weights_by_position_or_name(folder, weights):
 
 def test_settings_may_come_from_a_file(folder):
     (folder / "fuse.toml").write_text('rule = "weighted"\n[weights]\nrgb = 1\nflow = 1.5\n')
-    run(fuse_command, folder / "rgb.npz", folder / "flow.npz", "--config", folder / "fuse.toml", "-o", folder / "w.npz")
+    run(fuse, folder / "rgb.npz", folder / "flow.npz", "--config", folder / "fuse.toml", "-o", folder / "w.npz")
     assert ScoreTable.load(folder / "w.npz").source["weights"] == {"rgb": 1.0, "flow": 1.5}
 
 
 def test_fusing_needs_no_labels(folder):
     other = dataclasses.replace(ScoreTable.load(folder / "rgb.npz"), labels=None)
     other.save(folder / "other.npz")
-    result = run(fuse_command, folder / "bare.npz", folder / "other.npz", "-o", folder / "f.npz")
+    result = run(fuse, folder / "bare.npz", folder / "other.npz", "-o", folder / "f.npz")
     assert "no labels, so no accuracy; give them by id with --list LIST" in result.output
     assert ScoreTable.load(folder / "f.npz").labels is None
 
 
 def test_labels_from_a_list(folder):
     with pytest.raises(ScoreError, match="--list LIST"):
-        run(evaluate_command, folder / "bare.npz")
-    result = run(evaluate_command, folder / "bare.npz", "--list", folder / "list.csv")
+        run(evaluate, folder / "bare.npz")
+    result = run(evaluate, folder / "bare.npz", "--list", folder / "list.csv")
     table = ScoreTable.load(folder / "bare.npz")
     assert f"{100 * np.mean(table.values.argmax(axis=1) == np.arange(40) % 6):.2f}" in result.output
 
 
 def test_evaluate_as_json(folder):
-    result = run(evaluate_command, folder / "rgb.npz", f"second={folder / 'flow.npz'}", "--json", "--samples", "50")
+    result = run(evaluate, folder / "rgb.npz", f"second={folder / 'flow.npz'}", "--json", "--samples", "50")
     data = json.loads(result.output)
     assert [table["name"] for table in data] == ["rgb", "second"]
     assert data[0]["num_videos"] == 40
@@ -80,7 +80,7 @@ def test_evaluate_as_json(folder):
 
 
 def test_report_writes_three_files_and_prints_the_table(folder):
-    result = run(report_command, folder / "rgb.npz", folder / "flow.npz", "-o", folder / "out", "--title", "Two streams", "--samples=50")
+    result = run(report, folder / "rgb.npz", folder / "flow.npz", "-o", folder / "out", "--title", "Two streams", "--samples=50")
     assert "<h1>Two streams</h1>" in (folder / "out" / "report.html").read_text(encoding="utf-8")
     assert json.loads((folder / "out" / "report.json").read_text(encoding="utf-8"))["bootstrap"]["samples"] == 50
     assert "rgb" in (folder / "out" / "report.txt").read_text(encoding="utf-8")
@@ -93,7 +93,7 @@ def test_report_with_pictures_from_a_folder(folder):
     (folder / "frames").mkdir()
     for name in ScoreTable.load(folder / "rgb.npz").ids:
         cv2.imwrite(str(folder / "frames" / f"{name}.jpg"), np.zeros((30, 40, 3), np.uint8))
-    run(report_command, folder / "rgb.npz", "-o", folder / "out", "--frames", folder / "frames")
+    run(report, folder / "rgb.npz", "-o", folder / "out", "--frames", folder / "frames")
     assert "data:image/jpeg" in (folder / "out" / "report.html").read_text(encoding="utf-8")
 
 
@@ -145,5 +145,5 @@ def test_weights_that_cannot_be_used(text, words):
 
 
 def test_wrong_usage_exits_with_2(folder):
-    assert run(fuse_command, "-o", folder / "x.npz").exit_code == 2
-    assert run(fuse_command, folder / "rgb.npz", folder / "flow.npz").exit_code == 2
+    assert run(fuse, "-o", folder / "x.npz").exit_code == 2
+    assert run(fuse, folder / "rgb.npz", folder / "flow.npz").exit_code == 2
