@@ -17,7 +17,9 @@ from temporal.run_dir import CURVES, FOLDS, METRICS, PROJECTION, SCORES, SPEC, S
 from temporal.spec import HeadSpec, RunSpec, SequenceSpec, TrainSpec
 
 QUICK = RunSpec(
-    SequenceSpec(steps=8), HeadSpec(name="gru", hidden=8, dropout=0.1), TrainSpec(epochs=3, learning_rate=0.01, validation=0.25, batch_size=8)
+    SequenceSpec(steps=8),
+    HeadSpec(name="gru", hidden=8, dropout=0.1),
+    TrainSpec(epochs=3, learning_rate=0.01, validation=0.25, batch_size=8),
 )
 RUN_FILES = (SPEC, WEIGHTS, PROJECTION, METRICS, CURVES, SCORES, VALIDATION)
 
@@ -56,9 +58,7 @@ def test_a_run_is_complete_and_says_how_it_was_made(order_store, order_videos, t
 
 def test_test_labels_influence_nothing(order_store, order_videos, tmp_path):
     spec = replace(QUICK, sequence=replace(QUICK.sequence, znorm=True, projection="pca", width=2), train=replace(QUICK.train, refit=True))
-    runs = [
-        train_list([order_store], _without_test_labels(order_videos, shift), spec, tmp_path / str(shift)).runs[0] for shift in (0, 1)
-    ]
+    runs = [train_list([order_store], _without_test_labels(order_videos, shift), spec, tmp_path / str(shift)).runs[0] for shift in (0, 1)]
     for name in (WEIGHTS, PROJECTION, METRICS):
         assert (runs[0].path / name).read_bytes() == (runs[1].path / name).read_bytes()
     tables = [run.scores() for run in runs]

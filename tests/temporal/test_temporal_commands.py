@@ -1,0 +1,104 @@
+"""The commands train-head and predict: what they print, where they write, how they exit."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from store.errors import MissingFeaturesError, UnknownNameError
+from store.scores import ScoreTable
+from store.videos import VideoList, write_csv
+from temporal.commands import accuracy_text, parse_seeds, predict, train_head
+from temporal.run_dir import SUMMARY, Run
+
+FAST = ["--train.epochs", "2", "--head.hidden", "4", "--sequence.steps", "8", "--train.validation", "0.25"]
+
+
+def invoke(command, *arguments, code: int = 0) -> Result:
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture
+def list_file(order_videos: VideoList, tmp_path: Path) -> Path:
+    path = tmp_path / "list.csv"
+    write_csv(order_videos, path)
+    return path
+
+
+def test_train_then_predict(list_file, order_store, tmp_path):
+    trained = invoke(train_head, list_file, "--features", order_store.path, "--name", "one", "--out", tmp_path / "runs", *FAST)
+    assert "top-1" in trained.stdout
+    assert "of 8 videos" in trained.stdout
+    assert "epochs" in trained.stderr
+    run = Run.open(tmp_path / "runs" / "one")
+    assert (run.spec.head.name, run.spec.head.hidden, run.spec.train.epochs) == ("gru", 4, 2)
+    output = tmp_path / "all.npz"
+    predicted = invoke(predict, run.path, list_file, "--features", order_store.path, "-o", output)
+    assert "of 24 videos" in predicted.stdout
+    assert len(ScoreTable.load(output).ids) == 24
+
+
+def test_cross_validation_over_seeds_prints_the_mean(list_file, order_store, tmp_path):
+    arguments = [
+        list_file,
+        "--features",
+        order_store.path,
+        "--name",
+        "cv",
+        "--out",
+        tmp_path,
+        "--cross-validate",
+        "--seeds",
+        "0,1",
+        "--jobs",
+        1,
+    ]
+    result = invoke(train_head, *arguments, *FAST, "--head.name", "mean")
+    assert "mean of 2 seeds, deviation" in result.stdout
+    assert set(json.loads((tmp_path / "cv" / SUMMARY).read_text())["seeds"]) == {"0", "1"}
+    assert len(Run.open(tmp_path / "cv" / "seed-1").scores().ids) == 24
+    assert invoke(train_head, *arguments, *FAST, "--head.name", "mean").stdout == result.stdout
+
+
+def test_missing_features_are_an_error_or_exit_code_1(list_file, order_values, make_store, tmp_path):
+    del order_values["v05"]
+    store = make_store(order_values, "holes")
+    arguments = [list_file, "--features", store.path, "--name", "one", "--out", tmp_path, *FAST]
+    with pytest.raises(MissingFeaturesError, match="1 of 24 videos have no features"):
+        invoke(train_head, *arguments)
+    result = invoke(train_head, *arguments, "--allow-missing", code=1)
+    assert "1 videos of the list have no features and were left out: v05" in result.stderr
+    output = tmp_path / "scores.npz"
+    invoke(predict, tmp_path / "one", list_file, "--features", store.path, "-o", output, "--allow-missing", code=1)
+    assert "v05" not in ScoreTable.load(output).ids
+
+
+def test_settings_come_from_a_file_and_flags_win(list_file, order_store, tmp_path):
+    (tmp_path / "lstm.toml").write_text('[head]\nname = "lstm"\nhidden = 9\n[train]\nepochs = 1\nseed = 5\n')
+    arguments = [list_file, "--features", order_store.path, "--name", "one", "--out", tmp_path, "--config", tmp_path / "lstm.toml"]
+    invoke(train_head, *arguments, "--head.hidden", 3)
+    spec = Run.open(tmp_path / "one").spec
+    assert (spec.head.name, spec.head.hidden, spec.train.epochs, spec.train.seed) == ("lstm", 3, 1, 5)
+
+
+def test_an_unknown_head_suggests(list_file, order_store, tmp_path):
+    with pytest.raises(UnknownNameError, match=r"no head is called 'res_lstn'; did you mean res_lstm"):
+        invoke(train_head, list_file, "--features", order_store.path, "--name", "x", "--out", tmp_path, "--head.name", "res_lstn")
+
+
+def test_seeds_are_checked(list_file, order_store, tmp_path):
+    assert parse_seeds("3, 1") == [3, 1]
+    for wrong in ("1,1", "a", "-1"):
+        result = invoke(train_head, list_file, "--features", order_store.path, "--name", "x", "--out", tmp_path, "--seeds", wrong, code=2)
+        assert "no list of different whole numbers" in result.output
+
+
+def test_accuracy_in_words():
+    assert accuracy_text(50 / 60, 60) == "top-1 83.33 % (50 of 60 videos)"
+    assert accuracy_text(None, 60) == "60 videos scored, not all labelled"
+    assert accuracy_text(None, 0) == "no test videos"
