@@ -60,7 +60,7 @@ _OPTIONS = (
 
 @click.command("list")
 @list_options
-@click.option("--output", type=_FILE, help="Write the list as CSV.")
+@click.option("-o", "--output", type=_FILE, help="Write the list as CSV.")
 @click.option("--check-files", is_flag=True, help="Look whether every video exists; exit code 1 if not.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.pass_context
@@ -96,7 +96,8 @@ def summary_text(videos: VideoList, missing: list[str] | None) -> str:
     """The summary in words, with the files that are missing where they were looked for."""
     facts = summary(videos)
     sizes = facts["classes"].values()
-    each = f", {min(sizes)} to {max(sizes)} videos each".replace(f"{max(sizes)} to ", "") if sizes else ""
+    fewest, most = min(sizes, default=0), max(sizes, default=0)
+    each = f", {most if fewest == most else f'{fewest} to {most}'} videos each" if sizes else ""
     without = facts["videos"] - facts["labelled"]
     names = ", ".join(videos.classes[:6]) + (", ..." if len(videos.classes) > 6 else "")
     lines = [f"videos   {facts['videos']}" + (f" ({without} without a label)" if without else "")]

@@ -5,7 +5,7 @@ import io
 import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from store.errors import ListError
 from store.files import write_text
@@ -147,24 +147,27 @@ def _video(row: dict[str, str], root: Path, where: str, problems: Problems) -> V
     path, name = row.get("path", ""), row.get("id", "")
     if "\0" in path or (path and path != path.strip()):
         problems.add(where, f"path {path!r} has white space at an end or a NUL")
-    relative = path or name
-    inside = inside_root(relative, root)
-    if not path and not name:
-        problems.add(where, "has neither id nor path")
-    elif inside is None and not path:
-        problems.add(where, f"id {name!r} leaves the list's folder, so it cannot also be the path; add a column 'path'")
-    elif inside is None and not name:
-        problems.add(where, f"path {path!r} is not below {root}, so the video has no id; give it one (column 'id'), or another --root")
-    location = root / path if path else root / (inside or "unknown")
-    identity = name or inside or path or where
+    if path and name:
+        identity, location = name, root / path
+    else:
+        inside = inside_root(path or name, root)
+        if not path and not name:
+            problems.add(where, "has neither id nor path")
+        elif inside is None and not path:
+            problems.add(where, f"id {name!r} leaves the list's folder, so it cannot also be the path; add a column 'path'")
+        elif inside is None:
+            problems.add(where, f"path {path!r} is not below {root}, so the video has no id; give it one (column 'id'), or another --root")
+        identity, location = name or inside or where, root / (inside or where)
     return Video(identity, location, row.get("label") or None, row.get("split", ""), row.get("group", ""))
 
 
 def inside_root(text: str, root: Path) -> str | None:
     """``text`` as a normal POSIX path relative to ``root``, or None where it lies outside."""
-    root = root.absolute()
-    inside = os.path.relpath(os.path.normpath(text), root) if PurePosixPath(text).is_absolute() else os.path.normpath(text)
-    return None if inside in (".", "..") or inside.startswith("../") else PurePosixPath(inside).as_posix()
+    inside = os.path.normpath(text)
+    if inside.startswith("/"):
+        base = os.path.normpath(root.absolute()).rstrip("/") + "/"
+        return inside.removeprefix(base) if inside.startswith(base) else None
+    return None if inside in (".", "..") or inside.startswith("../") else inside
 
 
 def _written_path(path: Path, folder: Path) -> str:
