@@ -17,6 +17,7 @@ from extract.spec import DecodeSpec
 from store.errors import DecodeError
 
 CACHE_BYTES = 256 << 20  # decoded but unconverted frames kept by the scan; about 2,300 frames of 320 x 240
+TIE_SECONDS = 1e-6  # times that differ by less are equal: they are sums of rounded numbers
 NOTE_SECONDS = 0.5  # how often the caller is told that decoding makes progress
 
 
@@ -136,7 +137,7 @@ def resample_indices(times: np.ndarray, end: float, fps: float) -> np.ndarray:
     ``times`` float64 [n], non-decreasing seconds since the first frame; ``end`` the end of the last one. Of two frames equally near the
     earlier is taken; of frames with one and the same time the first.
     """
-    targets = np.arange(max(1, int(np.floor(end * fps + 0.5)))) / fps
+    targets = np.arange(max(1, int(np.floor(end * fps + 0.5 + TIE_SECONDS)))) / fps
     after = np.clip(np.searchsorted(times, targets), 0, len(times) - 1)  # first frame at or after the target
     before = np.searchsorted(times, times[np.maximum(after - 1, 0)])
-    return np.where(targets - times[before] <= times[after] - targets, before, after).astype(np.int64)
+    return np.where(targets - times[before] <= times[after] - targets + TIE_SECONDS, before, after).astype(np.int64)

@@ -192,7 +192,7 @@ class _Tally:
 
     def packet(self, packet: av.Packet, stream: VideoStream) -> None:
         """Note a packet and the time that it reaches."""
-        stamp = packet.pts if packet.dts is None else packet.dts
+        stamp = packet.dts if packet.pts is None else packet.pts
         if stamp is None or packet.time_base is None:
             return  # the empty packet at the end
         start = float(stamp * packet.time_base)
@@ -207,10 +207,13 @@ class _Tally:
         self.refused += 1
 
     def missing_frames(self) -> int:
-        """Frames that are claimed but have not been read."""
+        """Frames that are claimed but have not been read, from the seconds and the density of those that have."""
         if self._claimed_seconds is None:
             return 0
-        return max(0, round((self._claimed_seconds - (self._last - (self._first or 0.0))) * self.rate))
+        span = self._last - (self._first or 0.0)
+        missing = self._claimed_seconds - max(span, self._last)  # whether a claim counts from zero or from the first frame varies
+        density = self.packets / span if self.packets > 1 and span > 0 else self.rate
+        return max(0, round(missing * density))
 
 
 def frame_times(stamps: list[Stamp], unit: float, last_duration: int | None, rate: float) -> tuple[np.ndarray, float]:
