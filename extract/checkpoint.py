@@ -17,6 +17,8 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which train
 IGNORED_SUFFIX = "num_batches_tracked"  # a counter that evaluation does not use; old files lack it
 SHOWN = 4  # keys listed of each kind of problem
 TORCH_ERRORS = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, OSError, ImportError)
+OBJECT_WORDS = ("GLOBAL", "unrecognized function", "Can only create new object", "Can only build Tensor")
+"""How torch's safe loader names what is neither tensor nor plain container; its other refusals mean damage."""
 
 State = dict[str, torch.Tensor]
 
@@ -64,7 +66,7 @@ def _read_torch(data: bytes, path: Path) -> Any:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except TORCH_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        if "weights_only" in reason or "GLOBAL" in reason:
+        if any(words in reason for words in OBJECT_WORDS):
             raise WeightsError(
                 f"{path} holds Python objects besides tensors, which could run any program when loaded, so it was not loaded. "
                 "If you trust its source, save its state dict alone (torch.save(network.state_dict(), ...) or safetensors) and use that. "

@@ -274,6 +274,14 @@ def test_prepare_sets_type_layout_and_mode_and_features_stay_close(name: str, pr
         assert torch.cosine_similarity(values, exact[level]).min() > 0.9995
 
 
+def test_prepare_keeps_batch_normalisation_in_float32() -> None:
+    backbone = prepare(load_backbone("resnet18", "random:0").backbone, "bf16", channels_last=True)
+    kinds = {key: value.dtype for key, value in backbone.state_dict().items() if not key.endswith("num_batches_tracked")}
+    normalisation = {key for key in kinds if ".bn" in key or key.startswith("bn1") or "downsample.1" in key}
+    assert {kinds[key] for key in normalisation} == {torch.float32}
+    assert {kinds[key] for key in set(kinds) - normalisation} == {torch.bfloat16}
+
+
 def test_exact_arithmetic_forbids_tf32_and_puts_switches_back() -> None:
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.benchmark, cudnn.deterministic, matmul.fp32_precision, cudnn.conv.fp32_precision  # type: ignore[attr-defined]
