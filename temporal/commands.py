@@ -64,6 +64,8 @@ def train_head(
     numbers = parse_seeds(seeds)
     outcome = train_list(stores, videos, spec, out / name, cross_validate, numbers, allow_missing, force, jobs, device)
     click.echo(outcome_text(outcome))
+    for note in outcome.notes:
+        click.echo(f"note: {note}", err=True)
     _report_missing(outcome.missing)
     context.exit(1 if outcome.missing else 0)
 

@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run (or cross-validation) a seed, and the videos of the list that had no features."""
+    """One run (or cross-validation) a seed, the videos of the list that had no features, and what else the user should know."""
 
     path: Path
     runs: tuple[Run, ...]
     missing: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def accuracies(self) -> list[float]:
         """Test top-1 of each run, as a share; empty where the test part has no labels."""
@@ -73,10 +74,23 @@ def train_list(
     for each, folder in zip(specs, folders, strict=True):
         if folder not in runs:
             runs[folder] = _join_folds(folder, each, source, parts) if cross_validate else Run.open(folder)
-    outcome = Outcome(path, tuple(runs[folder] for folder in folders), tuple(absent))
+    notes = [] if cross_validate else _notes(videos, spec)
+    outcome = Outcome(path, tuple(runs[folder] for folder in folders), tuple(absent), tuple(notes))
     if seeds:
         _write_summary(outcome, seeds)
     return outcome
+
+
+def _notes(videos: "VideoList", spec: RunSpec) -> list[str]:
+    """What the list's own split leaves to be said."""
+    notes = []
+    splits = [video.split for video in videos]
+    if any(splits) and "" in splits:
+        notes.append(f"{splits.count('')} videos of the list are in no split and were left out")
+    alone = sum(not video.group for video in videos if video.split == "train" or not any(splits))
+    if spec.train.validation and "val" not in splits and alone:
+        notes.append(f"{alone} training videos have no group; each counted as its own when the validation part was cut")
+    return notes
 
 
 def _check_layout(path: Path, seeds: bool) -> None:

@@ -1,4 +1,4 @@
-"""Stacks of LSTM or GRU layers, with and without residual connections, read at the last valid step."""
+"""Stacks of LSTM or GRU layers, with and without residual connections, read at the last valid step or at every one."""
 
 from typing import Literal
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from temporal.heads import HEADS
+from temporal.heads.pool import max_over_time, mean_over_time
 from temporal.recurrence import RecurrentStack
 from temporal.spec import HeadSpec
 
@@ -16,17 +17,25 @@ def last_step(memory: Tensor, lengths: Tensor) -> Tensor:
 
 
 class RecurrentHead(nn.Module):
-    """scores = W m^L_T + b: the last layer's memory at the last valid step, before any residual addition (PAPERS A)."""
+    """Class scores W m^L_t + b from the last layer's memory, before any residual addition.
+
+    ``spec.output``: "last", at the last valid step T (PAPERS A); "mean" or "max" of the class scores of all valid steps, before the
+    softmax (PAPERS C, eq. 8-9).
+    """
 
     def __init__(self, kind: Literal["lstm", "gru"], input_width: int, num_classes: int, spec: HeadSpec, residual: bool) -> None:
         super().__init__()
         self.stack = RecurrentStack(kind, input_width, spec.hidden, spec.layers, residual)
+        self.output = spec.output
         self.dropout = nn.Dropout(spec.dropout)
         self.classifier = nn.Linear(spec.hidden, num_classes)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         memory = self.stack(x.transpose(0, 1).contiguous())
-        return self.classifier(self.dropout(last_step(memory, lengths)))
+        if self.output == "last":
+            return self.classifier(self.dropout(last_step(memory, lengths)))
+        every_step = self.classifier(self.dropout(memory)).transpose(0, 1)
+        return (mean_over_time if self.output == "mean" else max_over_time)(every_step, lengths)
 
 
 @HEADS.register("lstm")

@@ -12,9 +12,9 @@ from temporal.train import seeded
 NAMES = HEADS.names()
 
 
-def _head(name: str, width: int = 6, classes: int = 4) -> torch.nn.Module:
+def _head(name: str, width: int = 6, classes: int = 4, output: str = "last") -> torch.nn.Module:
     with seeded(0):
-        return HEADS.get(name)(width, classes, HeadSpec(name=name, hidden=6, layers=2)).double().eval()
+        return HEADS.get(name)(width, classes, HeadSpec(name=name, hidden=6, layers=2, output=output)).double().eval()
 
 
 def _batch(lengths: list[int], steps: int, width: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -31,9 +31,9 @@ def test_the_heads_of_the_first_release_are_there():
         HEADS.get("reslstm")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_padding_and_neighbours_never_change_scores(name):
-    head = _head(name)
+@pytest.mark.parametrize(("name", "output"), [(name, "last") for name in NAMES] + [("gru", "mean"), ("res_lstm", "max")])
+def test_padding_and_neighbours_never_change_scores(name, output):
+    head = _head(name, output=output)
     together = head(*_batch([5, 1, 3], steps=5))
     assert together.shape == (3, 4)
     longer = head(*_batch([5, 1, 3], steps=9))
@@ -80,3 +80,15 @@ def test_pooling_heads_are_blind_to_order_and_recurrent_ones_are_not(name):
     head, recurrent = _head(name), _head("gru")
     torch.testing.assert_close(head(x.flip(1), lengths), head(x, lengths))
     assert not torch.allclose(recurrent(x.flip(1), lengths), recurrent(x, lengths))
+
+
+@pytest.mark.parametrize("output", ["last", "mean", "max"])
+def test_recurrent_outputs_are_the_last_mean_or_largest_class_scores(output):
+    head = _head("res_lstm", output=output)
+    x, lengths = _batch([5, 2, 3], steps=5)
+    memory = head.stack(x.transpose(0, 1)).detach().numpy()
+    weight, bias = head.classifier.weight.detach().numpy(), head.classifier.bias.detach().numpy()
+    for number, length in enumerate(lengths):
+        per_step = memory[:length, number] @ weight.T + bias
+        expected = {"last": per_step[-1], "mean": per_step.mean(0), "max": per_step.max(0)}[output]
+        np.testing.assert_allclose(head(x, lengths)[number].detach().numpy(), expected, atol=1e-12)

@@ -214,6 +214,16 @@ def test_one_group_cannot_give_a_validation_part(order_store, order_videos, tmp_
         run.validation_scores()
 
 
+def test_what_the_list_leaves_open_is_said(order_store, order_videos, tmp_path):
+    bare = VideoList(tuple(replace(v, group="", split="" if v.group == "g0" else v.split) for v in order_videos), order_videos.classes)
+    outcome = train_list([order_store], bare, QUICK, tmp_path / "bare")
+    assert outcome.notes == (
+        "4 videos of the list are in no split and were left out",
+        "12 training videos have no group; each counted as its own when the validation part was cut",
+    )
+    assert train_list([order_store], order_videos, QUICK, tmp_path / "grouped").notes == ()
+
+
 def test_score_files_hold_no_pickle(order_store, order_videos, tmp_path):
     run = train_list([order_store], order_videos, QUICK, tmp_path / "one").runs[0]
     with np.load(run.path / PROJECTION, allow_pickle=False) as file:
