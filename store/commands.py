@@ -4,9 +4,12 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from store.features import FeatureStore
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,6 +22,12 @@ def store_argument(command: F) -> F:
 def json_option(command: F) -> F:
     """Decorator: the flag ``--json`` as ``as_json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(command)
+
+
+def _open(path: Path) -> "FeatureStore":
+    from store.features import FeatureStore  # not at import: --help needs no HDF5
+
+    return FeatureStore.open(path)
 
 
 @click.group("store")
@@ -34,9 +43,7 @@ def store() -> None:
 @json_option
 def info(path: Path, as_json: bool) -> None:
     """What a store holds: videos, levels, size, spec, recorded failures."""
-    from store.features import FeatureStore
-
-    facts = FeatureStore.open(path).info()
+    facts = _open(path).info()
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
@@ -56,9 +63,7 @@ def info(path: Path, as_json: bool) -> None:
 @json_option
 def ls(path: Path, as_json: bool) -> None:
     """Every video: number of rows and id, one a line."""
-    from store.features import FeatureStore
-
-    for video_id, rows in FeatureStore.open(path).num_rows().items():
+    for video_id, rows in _open(path).num_rows().items():
         click.echo(json.dumps({"id": video_id, "rows": rows}, ensure_ascii=False) if as_json else f"{rows}\t{video_id}")
 
 
@@ -69,9 +74,7 @@ def ls(path: Path, as_json: bool) -> None:
 @click.pass_context
 def verify(ctx: click.Context, path: Path, deep: bool, as_json: bool) -> None:
     """Check a store; exit code 1 if anything is wrong."""
-    from store.features import FeatureStore
-
-    found = FeatureStore.open(path)
+    found = _open(path)
     problems = found.verify(deep)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(problem) for problem in problems], indent=2, ensure_ascii=False))
@@ -91,9 +94,7 @@ def repair(ctx: click.Context, path: Path) -> None:
 
     What is lost counts as missing, so the next extract redoes exactly that. Exit code 1 if a problem is left that repair cannot solve.
     """
-    from store.features import FeatureStore
-
-    done = FeatureStore.open(path).repair()
+    done = _open(path).repair()
     for name in done.set_aside:
         click.echo(f"set aside {path / 'damaged' / name}")
     for video_id in done.lost:
@@ -112,8 +113,6 @@ def repair(ctx: click.Context, path: Path) -> None:
 @click.option("--target-mb", type=click.FloatRange(min=0, min_open=True), help="Size of the merged shards in MB (10^6 bytes).")
 def compact(path: Path, target_mb: float | None) -> None:
     """Merge small shards into larger ones; safe while others read and write."""
-    from store.features import FeatureStore
-
-    found = FeatureStore.open(path)
+    found = _open(path)
     done = found.compact(int(target_mb * 1e6)) if target_mb else found.compact()
     click.echo(f"{done.merged} shards merged into {done.written}; {done.partials} left-over partial files removed")
