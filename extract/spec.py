@@ -21,7 +21,7 @@ def _demand(condition: bool, message: str) -> None:
 class DecodeSpec(Checked):
     """From file to frames: every frame that decodes, in display order, rotated upright, RGB uint8.
 
-    Folders of frames count as 25 frames per second. ``extract.video_file`` says which videos are damaged.
+    Folders of frames count as 25 frames per second. ``extract.video_damage`` says which videos are damaged.
     """
 
     fps: float = setting(0.0, "resample to this frame rate (nearest frame in time); 0 keeps the video's own frames")

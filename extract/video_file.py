@@ -1,9 +1,4 @@
-"""Encoded videos, through PyAV (FFmpeg).
-
-What counts as damaged: a video that lacks more than max(3, 2 %) of the frames that its container claims, because the file is cut short or
-the decoder refuses packets, is a ``DecodeError`` unless ``DecodeSpec.partial`` is set. Less is normal: the headers of HMDB-51 claim a
-frame or two more than they hold. Damage that the decoder conceals (smeared blocks) is not seen.
-"""
+"""Encoded videos, through PyAV (FFmpeg); ``extract.video_damage`` says which of them are refused."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -19,9 +14,9 @@ from av.video.stream import VideoStream
 
 from extract.spec import DecodeSpec
 from extract.video import Scan, VideoSource
+from extract.video_damage import Tally
 from store.errors import DecodeError
 
-LOST_FRAMES, LOST_SHARE = 3, 0.02
 REORDERED_FRAMES = 16  # a decoder holds back no more frames than this
 Stamp = tuple[int | None, int | None]
 SIGNATURES = ((4, b"ftyp", "an MP4"), (0, b"RIFF", "an AVI"), (0, b"\x1a\x45\xdf\xa3", "a Matroska or WebM"), (0, b"FLV", "an FLV"))
@@ -39,7 +34,7 @@ class FileSource(VideoSource):
     def _scan(self) -> Scan:
         stamps: list[Stamp] = []
         cached = 0
-        for frame in self._decode(tally := _Tally()):
+        for frame in self._decode():
             if not stamps:
                 self._size, self._turn = (frame.width, frame.height), display_turn(frame)
             elif (frame.width, frame.height) != self._size:
@@ -54,8 +49,9 @@ class FileSource(VideoSource):
                 cached += sum(plane.buffer_size for plane in frame.planes)
                 if cached > self._cache_bytes:
                     self._cache = None
-        self._judge(len(stamps), tally)
-        times, end = frame_times(stamps, float(last.time_base or 0), last.duration, tally.rate)
+        if verdict := self._tally.verdict(self._spec.partial):
+            raise self._error(verdict)
+        times, end = frame_times(stamps, float(last.time_base or 0), last.duration, self._tally.rate)
         width, height = reversed(self._size) if self._turn[0] else self._size
         return Scan(times, end, height, width)
 
@@ -66,7 +62,7 @@ class FileSource(VideoSource):
             return
         wanted = iter(indices.tolist())
         target = next(wanted, None)
-        for number, frame in enumerate(self._decode(_Tally())):
+        for number, frame in enumerate(self._decode()):
             if number == target:
                 yield self._rgb(frame)
                 target = next(wanted, None)
@@ -78,27 +74,28 @@ class FileSource(VideoSource):
     def _close(self) -> None:
         self._cache = []
 
-    def _decode(self, tally: "_Tally") -> Iterator[av.VideoFrame]:
-        """Every frame that decodes, in display order; what was lost on the way is noted in ``tally``."""
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        """Every frame that decodes, in display order; what is lost on the way is noted in ``self._tally``."""
         with self._open() as container:
             stream = self._video_stream(container)
-            tally.expect(container, stream)
+            tally = self._tally = Tally(container, stream)
             try:
                 for packet in container.demux() if tally.all_streams else container.demux(stream):
                     self._note()
-                    tally.packet(packet, stream)
+                    tally.packet(packet)
                     if packet.stream.index == stream.index:  # stream_index is 0 in the packets that end a stream
-                        yield from self._decode_packet(stream, packet, tally)
+                        yield from self._decode_packet(stream, packet)
             except av.FFmpegError as error:
                 tally.problem = f"reading stops: {error.strerror}"
+                yield from self._decode_packet(stream, None)
 
-    def _decode_packet(self, stream: VideoStream, packet: av.Packet, tally: "_Tally") -> Iterator[av.VideoFrame]:
+    def _decode_packet(self, stream: VideoStream, packet: av.Packet | None) -> Iterator[av.VideoFrame]:
         try:
             frames = stream.decode(packet)
         except av.FFmpegError as error:
-            tally.refuse(error.strerror or str(error))
+            self._tally.refuse(error.strerror or str(error))
             return
-        tally.frames += len(frames)
+        self._tally.frames += len(frames)
         yield from frames
 
     def _open(self) -> InputContainer:
@@ -125,26 +122,10 @@ class FileSource(VideoSource):
             if not chosen:
                 raise self._error(f"no video stream; streams: {held}")
         stream = chosen[0]
+        if getattr(stream, "codec_context", None) is None:  # PyAV's types promise one
+            raise self._error("FFmpeg has no decoder for its video codec; encode it again, for example as H.264")
         stream.codec_context.thread_count = 1
         return stream
-
-    def _judge(self, frames: int, tally: "_Tally") -> None:
-        """Raise ``DecodeError`` when nothing decoded or, without ``partial``, when too much is lost."""
-        missing = tally.missing_frames()
-        total = tally.packets + missing
-        problem = f" ({tally.problem})" if tally.problem else ""
-        if not frames:
-            raise self._error(f"no frame decodes of about {total}{problem}; the file is damaged or cut short")
-        if self._spec.partial or missing + tally.refused <= max(LOST_FRAMES, LOST_SHARE * total):
-            return
-        where = (
-            f"the decoder refuses {tally.refused} packets, the first after frame {tally.refused_at}"
-            if tally.refused
-            else "the file breaks off"
-        )
-        if missing:
-            where = f"decoding stops at frame {frames} of about {total}: the file is cut short"
-        raise self._error(f"{where}{problem}; get a whole copy, or set decode.partial to take the {frames} frames that decode")
 
     def _rgb(self, frame: av.VideoFrame) -> np.ndarray:
         self._note()
@@ -165,55 +146,6 @@ class FileSource(VideoSource):
 
     def _error(self, reason: str) -> DecodeError:
         return DecodeError(f"{self.path}: {reason}")
-
-
-class _Tally:
-    """Keeps count of what a container claims to hold against what comes out of it."""
-
-    def __init__(self) -> None:
-        self.packets = self.frames = self.refused = self.refused_at = 0
-        self.rate = 0.0
-        self.problem = ""
-        self.all_streams = False  # the claim is about the longest stream, so all must be read
-        self._claimed_seconds: float | None = None
-        self._first: float | None = None
-        self._last = 0.0
-
-    def expect(self, container: InputContainer, stream: VideoStream) -> None:
-        """Note the length that the header promises, for the containers whose header is written by the encoder and not guessed."""
-        self.rate = float(stream.average_rate or stream.guessed_rate or 0)
-        kind = container.format.name
-        if kind == "avi" and stream.frames and stream.time_base:  # its duration is what FFmpeg guesses from the file's size
-            self._claimed_seconds = float(stream.frames * stream.time_base)
-        elif "mp4" in kind and stream.duration and stream.time_base:  # its number of frames counts those outside an edit list, too
-            self._claimed_seconds = float(stream.duration * stream.time_base)
-        elif kind in ("matroska,webm", "flv") and container.duration:
-            self._claimed_seconds, self.all_streams = container.duration / av.time_base, True
-
-    def packet(self, packet: av.Packet, stream: VideoStream) -> None:
-        """Note a packet and the time that it reaches."""
-        stamp = packet.dts if packet.pts is None else packet.pts
-        if stamp is None or packet.time_base is None:
-            return  # the empty packet at the end
-        start = float(stamp * packet.time_base)
-        self.packets += packet.stream.index == stream.index
-        self._first = start if self._first is None else min(self._first, start)
-        self._last = max(self._last, start + float((packet.duration or 0) * packet.time_base))
-
-    def refuse(self, reason: str) -> None:
-        """Note a packet that does not decode."""
-        if not self.refused:
-            self.refused_at, self.problem = self.frames, reason
-        self.refused += 1
-
-    def missing_frames(self) -> int:
-        """Frames that are claimed but have not been read, from the seconds and the density of those that have."""
-        if self._claimed_seconds is None:
-            return 0
-        span = self._last - (self._first or 0.0)
-        missing = self._claimed_seconds - max(span, self._last)  # whether a claim counts from zero or from the first frame varies
-        density = self.packets / span if self.packets > 1 and span > 0 else self.rate
-        return max(0, round(missing * density))
 
 
 def frame_times(stamps: list[Stamp], unit: float, last_duration: int | None, rate: float) -> tuple[np.ndarray, float]:

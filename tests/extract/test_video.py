@@ -300,6 +300,12 @@ def test_sound_without_pictures(tmp_path: Path) -> None:
     assert "no video stream; streams: 0 audio" in reason(path)
 
 
+def test_a_codec_that_nobody_knows(tmp_path: Path, encode_video: Encode, numbered_frames: Frames) -> None:
+    path = encode_video(tmp_path / "a.mp4", numbered_frames(3))
+    path.write_bytes(path.read_bytes().replace(b"mp4v", b"qzqz").replace(b"esds", b"free"))
+    assert "FFmpeg has no decoder for its video codec" in reason(path)
+
+
 def test_metadata_that_is_not_utf8(tmp_path: Path, encode_video: Encode, numbered_frames: Frames) -> None:
     path = encode_video(tmp_path / "a.avi", numbered_frames(4), metadata={"title": "CARTWHEEL"})
     data = path.read_bytes()
@@ -374,7 +380,7 @@ def test_packets_that_the_decoder_refuses(tmp_path: Path, encode_video: Encode, 
     for number in range(22, 30):
         data[starts[number]] = 0
     path.write_bytes(data)
-    assert "the decoder refuses 10 packets, the first after frame 20 (Invalid data found" in reason(path)
+    assert "the decoder refuses 10 packets of 60, the first after frame 20 (Invalid data found" in reason(path)
     with open_source(path, PARTIAL) as source:
         assert source.num_frames == 50
 

@@ -1,0 +1,76 @@
+"""How much of an encoded video is lost.
+
+A video that lacks more than max(3, 2 %) of the frames that its container claims, because the file is cut short or the decoder refuses
+packets, is damaged: a ``DecodeError`` unless ``DecodeSpec.partial`` is set. Less is normal: the headers of HMDB-51 claim a frame or two
+more than they hold.
+
+Two kinds of damage are not seen: blocks that the decoder conceals, and missing ends in containers that state no length (MPEG-TS and -PS,
+fragmented MP4).
+"""
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+LOST_FRAMES, LOST_SHARE = 3, 0.02
+
+
+class Tally:
+    """Keeps count, during one pass, of what a container claims to hold against what comes out of it."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self.rate = float(stream.average_rate or stream.guessed_rate or 0)
+        self.all_streams = False  # the claim is about the longest stream, so all must be read
+        self.packets = self.frames = self.refused = self.refused_at = 0
+        self.problem = ""
+        self._stream = stream.index
+        self._claimed_seconds: float | None = None
+        self._first: float | None = None
+        self._last = 0.0
+        kind = container.format.name
+        if kind == "avi" and stream.frames and stream.time_base:  # its duration is what FFmpeg guesses from the file's size
+            self._claimed_seconds = float(stream.frames * stream.time_base)
+        elif "mp4" in kind and stream.duration and stream.time_base:  # its number of frames counts those outside an edit list, too
+            self._claimed_seconds = float(stream.duration * stream.time_base)
+        elif kind in ("matroska,webm", "flv") and container.duration:
+            self._claimed_seconds, self.all_streams = container.duration / av.time_base, True
+
+    def packet(self, packet: av.Packet) -> None:
+        """Note a packet and the time that it reaches."""
+        stamp = packet.dts if packet.pts is None else packet.pts
+        if stamp is None or packet.time_base is None:
+            return  # the empty packet at the end
+        start = float(stamp * packet.time_base)
+        self.packets += packet.stream.index == self._stream
+        self._first = start if self._first is None else min(self._first, start)
+        self._last = max(self._last, start + float((packet.duration or 0) * packet.time_base))
+
+    def refuse(self, reason: str) -> None:
+        """Note a packet that does not decode."""
+        if not self.refused:
+            self.refused_at, self.problem = self.frames, reason
+        self.refused += 1
+
+    def verdict(self, partial: bool) -> str:
+        """What is wrong in words, or nothing. ``partial``: any frame is enough."""
+        missing = self._missing_frames()
+        total = self.packets + missing
+        problem = f" ({self.problem})" if self.problem else ""
+        if not self.frames:
+            return f"no frame decodes of about {total}{problem}; the file is damaged or cut short"
+        if partial or missing + self.refused <= max(LOST_FRAMES, LOST_SHARE * total):
+            return ""
+        if missing:
+            what = f"decoding stops at frame {self.frames} of about {total}: the file is cut short"
+        else:
+            what = f"the decoder refuses {self.refused} packets of {total}, the first after frame {self.refused_at}"
+        return f"{what}{problem}; get a whole copy, or set decode.partial to take the {self.frames} frames that decode"
+
+    def _missing_frames(self) -> int:
+        """Frames that are claimed but have not been read, from the seconds and the density of those that have."""
+        if self._claimed_seconds is None:
+            return 0
+        span = self._last - (self._first or 0.0)
+        missing = self._claimed_seconds - max(span, self._last)  # whether a claim counts from zero or from the first frame varies
+        density = self.packets / span if self.packets > 1 and span > 0 else self.rate
+        return max(0, round(missing * density))
