@@ -85,7 +85,7 @@ def class_folders(source: Path, depth: int) -> list[Path]:
 
 def _walk(top: Path) -> Iterator[str]:
     seen: set[tuple[int, int]] = set()  # folders, so that a link to a parent ends
-    for folder, folders, files in os.walk(top, followlinks=True):
+    for folder, folders, files in os.walk(top, followlinks=True, onerror=_refuse):
         here = Path(folder).stat()
         if (here.st_dev, here.st_ino) in seen:
             folders.clear()
@@ -98,6 +98,10 @@ def _walk(top: Path) -> Iterator[str]:
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (f"{folder}{os.sep}{name}" for name in shown if name.lower().endswith(VIDEO_SUFFIXES))
+
+
+def _refuse(error: OSError) -> None:
+    raise error  # os.walk would leave the folder out without a word
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -32,19 +32,22 @@ def read_list(
     Settings that a kind has no use for raise ``SpecError``.
     """
     source = Path(source)
-    kind = find_kind(source, pattern) if kind == "auto" else kind
-    _check_settings(source, kind, root, fold, pattern, class_names)
-    if kind == "csv":
-        return list_files.read_csv(source, root, classes)
-    if kind == "txt":
-        return list_files.read_paths(source, root, classes)
-    if kind == "ucf101":
-        return official_lists.read_ucf101(source, root, 1 if fold is None else fold, classes)
-    if kind == "hmdb51":
-        return official_lists.read_hmdb51(source, root, 1 if fold is None else fold, classes)
-    if pattern is not None:
-        return list_folders.read_pattern(source, pattern, class_names, classes)
-    return list_folders.read_folders(source, classes)
+    try:
+        kind = find_kind(source, pattern) if kind == "auto" else kind
+        _check_settings(source, kind, root, fold, pattern, class_names)
+        if kind == "csv":
+            return list_files.read_csv(source, root, classes)
+        if kind == "txt":
+            return list_files.read_paths(source, root, classes)
+        if kind == "ucf101":
+            return official_lists.read_ucf101(source, root, 1 if fold is None else fold, classes)
+        if kind == "hmdb51":
+            return official_lists.read_hmdb51(source, root, 1 if fold is None else fold, classes)
+        if pattern is not None:
+            return list_folders.read_pattern(source, pattern, class_names, classes)
+        return list_folders.read_folders(source, classes)
+    except OSError as error:
+        raise ListError(f"{error.filename or source} cannot be read: {error.strerror}; nothing of {source} was used") from None
 
 
 def find_kind(source: Path, pattern: str | None = None) -> str:

@@ -265,6 +265,20 @@ def test_folders_that_are_no_list(tmp_path: Path) -> None:
         read_list(tmp_path / "jump")
 
 
+def test_a_folder_that_cannot_be_read_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "run/1.avi", "walk/deep/1.avi")
+    scan = os.scandir
+
+    def forbid(path: str) -> object:
+        if os.fspath(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", forbid)
+    with pytest.raises(ListError, match="walk/deep cannot be read: Permission denied"):
+        read_list(tmp_path)
+
+
 def test_labels_and_groups_from_file_names(tmp_path: Path) -> None:
     touch(tmp_path, "0_1_4.avi", "10_2_1.avi", "deep/3_1_1.avi")
     names = {"1": "hug", "4": "punch", "0": "shake hands"}
