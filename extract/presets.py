@@ -26,23 +26,24 @@ CENTRE, TEN = {"resize": [256], "size": 224, "count": 1}, {"resize": [256], "siz
 SMALL = {"resize": [64], "size": 56, "count": 1}
 LAST_THREE = ["block2", "block3", "block4"]
 DIS = {"method": "dis"}
+MOBILENET = {"backbone": "mobilenet_v2", "channels_last": True}  # its depthwise convolutions run 2 to 4 times as fast so on a CPU
 
 PRESETS: dict[str, Preset] = {
     "mobilenet-rgb": Preset(
         "MobileNetV2, 25 segments, centre crop (the clips of Lakhal et al. 2018 with TSN)",
-        {"backbone": "mobilenet_v2", "clips": SEGMENTS, "crops": CENTRE},
+        {**MOBILENET, "clips": SEGMENTS, "crops": CENTRE},
     ),
     "mobilenet-rgb-tencrop": Preset(
         "MobileNetV2, 25 segments, mean over ten crops (Lakhal et al. 2018)",
-        {"backbone": "mobilenet_v2", "clips": SEGMENTS, "crops": TEN},
+        {**MOBILENET, "clips": SEGMENTS, "crops": TEN},
     ),
     "mobilenet-flow": Preset(
         "MobileNetV2 on DIS flow drawn as an image, 25 segments, centre crop",
-        {"backbone": "mobilenet_v2", "clips": SEGMENTS, "crops": CENTRE, "flow": DIS},
+        {**MOBILENET, "clips": SEGMENTS, "crops": CENTRE, "flow": DIS},
     ),
     "mobilenet-flow-tencrop": Preset(
         "MobileNetV2 on DIS flow drawn as an image, 25 segments, mean over ten crops",
-        {"backbone": "mobilenet_v2", "clips": SEGMENTS, "crops": TEN, "flow": DIS},
+        {**MOBILENET, "clips": SEGMENTS, "crops": TEN, "flow": DIS},
     ),
     "resnet34-mrrn": Preset(
         "ResNet-34 low, mid, high; looped clips of 30 frames, stride 8, at most 20; every frame kept (Zheng et al. 2017)",

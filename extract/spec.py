@@ -100,7 +100,7 @@ class FeatureSpec(Checked):
     """Everything that decides a feature's value. Two different specs can never share a store."""
 
     backbone: str = setting("tiny", "network, see `actioncache backbones`")
-    levels: tuple[str, ...] = setting((), "levels to store, all from one forward pass; none given: the network's last level")
+    levels: tuple[str, ...] = setting((), "levels to store, all from one forward pass; none given: the network's default level")
     weights: str = setting("", "identity of the weights, filled in from --weights: sha256:<digits> or random:<seed>:<digits>")
     decode: DecodeSpec = field(default_factory=DecodeSpec)
     clips: ClipSpec = field(default_factory=ClipSpec)
@@ -119,7 +119,7 @@ class FeatureSpec(Checked):
 
 @dataclass(frozen=True)
 class RunOptions(Checked):
-    """How an extraction runs. Nothing here changes a feature, with the exception of the device, whose last bits differ."""
+    """How an extraction runs. Nothing here changes a feature, except that device and batch size may change its last bits."""
 
     device: str = setting("auto", "torch device; auto takes CUDA where there is one, else the CPU")
     batch_size: int = setting(32, "images (frames x crops) in a forward pass; for clip networks, clips x crops")
