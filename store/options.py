@@ -86,9 +86,8 @@ def _leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any, str, Any]]:
         if dataclasses.is_dataclass(annotation):
             yield from _leaves(annotation, f"{prefix}{field.name}.")  # type: ignore[arg-type]
             continue
-        default = field.default
-        if not isinstance(field.default_factory, type(dataclasses.MISSING)):
-            default = field.default_factory()
+        factory: Any = field.default_factory
+        default = factory() if field.default is dataclasses.MISSING else field.default
         yield prefix + field.name, default, field.metadata.get("help", ""), annotation
 
 
