@@ -4,6 +4,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,29 +58,31 @@ def map_file(path: Path, structure: Structure) -> Arrays:
 def read_file(path: Path, structure: Structure) -> Iterator[Arrays]:
     """The file's arrays by ordinary reads: a bad sector is a ``StoreError`` here, where a mapped page would end the process."""
     with _opened(path, structure) as descriptor:
-        yield Arrays(structure, lambda place: _Rows(descriptor, place)[0 : place.shape[0]], lambda place: _Rows(descriptor, place))
+        file = partial(_Rows, path, descriptor)
+        yield Arrays(structure, lambda place: file(place)[0 : place.shape[0]], file)
 
 
 class _Rows:
     """Rows of an open file; slicing reads."""
 
-    def __init__(self, descriptor: int, place: Place) -> None:
-        self.descriptor, self.place = descriptor, place
+    def __init__(self, path: Path, descriptor: int, place: Place) -> None:
+        self.path, self.descriptor, self.place = path, descriptor, place
         self.row_bytes = _count(place) // place.shape[0] * np.dtype(place.dtype).itemsize
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         start, stop, _ = rows.indices(self.place.shape[0])
-        wanted, offset = max(0, stop - start) * self.row_bytes, self.place.offset + start * self.row_bytes
+        shape = (max(0, stop - start), *self.place.shape[1:])
+        wanted, offset = shape[0] * self.row_bytes, self.place.offset + start * self.row_bytes
         data = bytearray()
         while len(data) < wanted:
             try:
                 piece = os.pread(self.descriptor, wanted - len(data), offset + len(data))
             except OSError as error:
-                raise StoreError(f"the disk does not give byte {offset + len(data)}: {error.strerror or error}") from None
+                raise StoreError(f"{self.path}: byte {offset + len(data)} cannot be read: {error.strerror or error}") from None
             if not piece:
-                raise DamagedShardError(f"the file ends at byte {offset + len(data)}, inside an array")
+                raise DamagedShardError(f"{self.path} ends at byte {offset + len(data)}, inside an array")
             data += piece
-        return np.frombuffer(data, self.place.dtype).reshape(-1, *self.place.shape[1:])
+        return np.ndarray(shape, self.place.dtype, data)
 
 
 @contextmanager

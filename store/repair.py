@@ -112,6 +112,9 @@ class _Work:
             return None
         except DamagedShardError:  # changed since it was opened
             found.bad.extend(shard.ids)
+        except StoreError as error:
+            self.left.append(Problem(shard.name, "", str(error)))
+            return None
         return found
 
     def _sort_one(self, video_id: str, features: Features, found: _Sorted) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from store import FeatureError, Features, FeatureStore, MissingFeaturesError, SpecMismatchError, StoreError
 from store.failures import append, new_failure
+from store.layout import all_finite
 from store.testing import SPEC, same, sample
 
 
@@ -182,6 +183,11 @@ def test_features_that_must_not_be_stored_are_refused(tmp_path: Path, features: 
 def test_ids_that_no_shard_can_hold_are_refused(tmp_path: Path, video_id: str, words: str) -> None:
     with make(tmp_path).writer() as writer, pytest.raises(FeatureError, match=words):
         writer.add(video_id, one())
+
+
+def test_the_fast_check_for_finite_values_agrees_with_numpy_on_every_float16() -> None:
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    assert [all_finite(value) for value in every.reshape(-1, 1)] == np.isfinite(every).tolist()
 
 
 def test_an_id_is_added_once(tmp_path: Path) -> None:
