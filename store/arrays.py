@@ -46,7 +46,10 @@ def mapped(path: Path, structure: Structure) -> Arrays:
 def map_file(path: Path, structure: Structure) -> Arrays:
     """Map a file, for as long as the result is held."""
     with _opened(path, structure) as descriptor:
-        buffer = mmap.mmap(descriptor, structure.size, access=mmap.ACCESS_READ)
+        try:
+            buffer = mmap.mmap(descriptor, structure.size, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be mapped: {error.strerror or error}") from None
 
     def view(place: Place) -> np.ndarray:
         return np.frombuffer(buffer, place.dtype, _count(place), place.offset).reshape(place.shape)
