@@ -20,6 +20,7 @@ COMMANDS = {
         "extract": ("extract.commands", "extract", "Run a network over the clips of every video and store the features."),
         "presets": ("extract.commands", "presets", "List the named settings of extract."),
         "backbones": ("extract.commands", "backbones", "List the networks, their levels and weights."),
+        "frames": ("extract.commands", "frames", "Write a strip of frames of every video as a picture, for reports."),
         "store": ("store.commands", "store", "Look into, check, repair and compact a feature store."),
     },
     "Stage two: features to scores": {

@@ -88,6 +88,23 @@ def backbones(as_json: bool) -> None:
         click.echo(f"    published  {published}")
 
 
+@click.command("frames")
+@list_options
+@click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write ID.jpg into.")
+@click.option("--count", type=click.IntRange(1), default=4, show_default=True, help="Frames of each video.")
+@click.option("--height", type=click.IntRange(8), default=112, show_default=True, help="Height of the pictures in pixels.")
+@click.pass_context
+def frames(context: click.Context, videos: VideoList, output: Path, count: int, height: int) -> None:
+    """Write a strip of frames of every video of LIST as a picture, for `report --frames`."""
+    from extract.pictures import write_strips
+
+    failed = write_strips(videos, output, count, height)
+    click.echo(f"{len(videos) - len(failed)} pictures in {output}, {len(failed)} videos failed")
+    for video, reason in failed.items():
+        click.echo(f"failed {video}: {reason}")
+    context.exit(1 if failed else 0)
+
+
 def summary_text(store_path: Path, summary: "Summary") -> str:
     """The end of an extraction in words: the store first, then counts, time, and each failure with its reason."""
     lines = [

@@ -18,7 +18,7 @@ from store.options import resolve, spec_options
 if TYPE_CHECKING:
     from store.scores import ScoreTable
 
-_INPUTS = "Score tables as NAME=FILE.npz, or FILE.npz (its name without .npz)."
+_INPUTS = "Score tables as NAME=FILE.npz, or FILE.npz (its name is the file's; for a run's scores.npz, the run's)."
 
 
 def input_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -121,7 +121,8 @@ def split_name(text: str) -> tuple[str, Path]:
     """``rgb=scores/a.npz`` -> ("rgb", path); ``scores/a.npz`` -> ("a", path); an existing file's name may hold an equals sign."""
     name, equals, path = text.partition("=")
     if not equals or Path(text).is_file():
-        return Path(text).stem, Path(text)
+        path = Path(text)
+        return path.parent.name if path.stem == "scores" and path.parent.name else path.stem, path
     if not name or not path:
         raise SpecError(f"{text!r} is no input; write NAME=FILE.npz")
     return name, Path(path)
