@@ -121,8 +121,8 @@ def split_name(text: str) -> tuple[str, Path]:
     """``rgb=scores/a.npz`` -> ("rgb", path); ``scores/a.npz`` -> ("a", path); an existing file's name may hold an equals sign."""
     name, equals, path = text.partition("=")
     if not equals or Path(text).is_file():
-        path = Path(text)
-        return path.parent.name if path.stem == "scores" and path.parent.name else path.stem, path
+        file = Path(text)
+        return file.parent.name if file.stem == "scores" and file.parent.name else file.stem, file
     if not name or not path:
         raise SpecError(f"{text!r} is no input; write NAME=FILE.npz")
     return name, Path(path)
