@@ -45,10 +45,10 @@ class HeadSpec(Checked):
     """From a sequence to class scores; `actioncache train-head --help` lists the names."""
 
     name: str = setting("gru", "head: mean, mean_std, max, lstm, gru, res_lstm, res_gru")
-    hidden: int = setting(256, "hidden units H of each recurrent layer")
+    hidden: int = setting(128, "hidden units H of each recurrent layer")
     layers: int = setting(1, "recurrent layers L")
     output: Literal["last", "mean", "max"] = setting(
-        "last", "recurrent heads: class scores from the last step's memory, or mean or max of all steps' class scores"
+        "mean", "recurrent heads: class scores from the last step's memory, or mean or max of all steps' class scores"
     )
     dropout: float = setting(0.5, "dropout on the input of the classifier while training")
 
