@@ -62,8 +62,8 @@ def story(results: dict[str, float]) -> str:
     lines = [f"{'top-1 accuracy on 64 unseen videos, 8 classes':48}" + "".join(f"{column:>9}" for column in columns)]
     for head, title in HEADS.items():
         lines.append(f"{title:48}" + "".join(f"{100 * results[f'{column}-{head}']:8.1f}%" for column in columns))
-    lines.append(f"{'as much as each stream can know in order':48}" + f"{50:8.1f}%{50:8.1f}%{100:8.1f}%")
-    lines.append(f"{'  ... and without order':48}" + f"{25:8.1f}%{50:8.1f}%")
+    lines.append(f"{'the most that RGB can know, in order':48}{50:8.1f}%")
+    lines.append(f"{'  ... and averaged over time':48}{25:8.1f}%")
     return "\n".join(lines)
 
 
@@ -81,7 +81,7 @@ def main(folder: Path) -> None:
     command("report", *shown, "-o", folder / "report", "--frames", folder / "frames", "--title", "actioncache demo")
     print(f"\n{story(results)}\n")
     print("The classes share their frames and differ only in their order, so a mean over time must fail and a recurrent head need not;")
-    print("RGB does not show which way the camera turns, optical flow shows no colour, and their product knows both.")
+    print("RGB does not show which way the camera turns, optical flow shows no colour, and their product combines the two.")
     print(f"Weights: the small network `tiny` with seeded random weights ({WEIGHTS}), which have learned nothing from any data set.")
     print(f"Report: {folder / 'report' / 'report.html'}")
     print(f"{time.monotonic() - started:.0f} s")

@@ -32,9 +32,9 @@ def extract_list(
     stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Path, Summary]:
     """Everything that ``actioncache extract`` does; returns the store's folder and the summary."""
+    part_name, chosen = choose_part(videos, part)
     spec, backbone = prepare_spec(preset_name, overrides, weights, resolve_device(options.device))
     store = FeatureStore.create(out, name or store_name(preset_name), to_plain(spec))
-    part_name, chosen = choose_part(videos, part)
     return store.path, extract_features(chosen, spec, store, backbone, options, part_name, stopped)
 
 

@@ -53,7 +53,7 @@ def extract_features(
     network = Network(backbone, spec, resolve_device(options.device), options.batch_size)
     todo, skipped, known = outstanding(videos, store, options.retry_failed)
     pool = WorkerPool(decode_clips, worker_count(options.workers, len(todo)), options.timeout_seconds, options.tries)
-    with store.writer(part) as writer, Progress("extract", len(todo)) as progress, exact_arithmetic():
+    with store.writer(part, max_seconds=options.publish_seconds) as writer, Progress("extract", len(todo)) as progress, exact_arithmetic():
         job = _Extraction(network, writer, progress, {video.id: video for video in todo})
         events = pool.run(((video.id, DecodeJob(video.path, spec)) for video in todo), stopped)
         while (event := job.next(events)) is not None:

@@ -126,6 +126,7 @@ class RunOptions(Checked):
     workers: int = setting(0, "decoding processes; 0 takes the number of processors, at most 8")
     timeout_seconds: float = setting(120.0, "a decoder silent for so long is stopped and its video recorded as failed")
     tries: int = setting(2, "how often a video may kill its decoding process before it is recorded as failed")
+    publish_seconds: float = setting(30.0, "finished videos wait at most about so long in memory; a crash costs no more work than that")
     retry_failed: bool = setting(False, "also try videos again whose failure is recorded and whose file has not changed")
 
     def check(self) -> None:
@@ -133,3 +134,4 @@ class RunOptions(Checked):
             _demand(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
         _demand(self.workers >= 0, f"workers is {self.workers}; it must be 0 (one a processor) or positive")
         _demand(self.timeout_seconds > 0, f"timeout_seconds is {self.timeout_seconds}; it must be positive")
+        _demand(self.publish_seconds >= 0, f"publish_seconds is {self.publish_seconds}; it must be 0 (publish every video) or positive")
