@@ -7,37 +7,24 @@ features, fuses the streams and writes a report. See make_demo_videos.py for wha
 """
 
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+from commands import actioncache
 from make_demo_videos import make_videos
 
-CLI = Path(__file__).resolve().parent.parent / "cli.py"
 STREAMS = {"rgb": "tiny", "flow": "tiny-flow"}
 HEADS = {"mean": "mean pooling", "gru": "GRU", "res_lstm": "Res-LSTM"}
 SETTINGS = ["--sequence.znorm", "--head.hidden", "64", "--head.layers", "1", "--train.learning-rate", "0.003"]
 WEIGHTS = "random:0"
 
 
-def command(*arguments: str | Path, quiet: bool = True) -> str:
-    """Run ``actioncache`` with these arguments as a user would; returns what it prints, stops the demo if it fails."""
-    words = [str(argument) for argument in arguments]
-    print("$ actioncache " + " ".join(words), flush=True)
-    result = subprocess.run([sys.executable, str(CLI), *words], stdout=subprocess.PIPE, text=True, check=False)
-    if not quiet:
-        print(result.stdout)
-    if result.returncode:
-        sys.exit(f"{result.stdout}\nthe command above ended with exit code {result.returncode}")
-    return result.stdout
-
-
 def extract(videos: Path, folder: Path) -> dict[str, Path]:
     """Stage one: both streams of every video into their stores; returns the stores."""
     stores = {}
     for stream, preset in STREAMS.items():
-        printed = command("extract", videos, "--preset", preset, "--weights", WEIGHTS, "--out", folder / "features", "--json")
+        printed = actioncache("extract", videos, "--preset", preset, "--weights", WEIGHTS, "--out", folder / "features", "--json")
         stores[stream] = Path(json.loads(printed)["store"])
     return stores
 
@@ -48,10 +35,10 @@ def train(videos: Path, stores: dict[str, Path], folder: Path) -> dict[str, Path
     for head in HEADS:
         for stream, store in stores.items():
             name = f"{stream}-{head}"
-            command("train-head", videos, "--features", store, "--name", name, "--out", folder / "runs", "--head.name", head, *SETTINGS)
+            actioncache("train-head", videos, "--features", store, "--name", name, "--out", folder / "runs", "--head.name", head, *SETTINGS)
             tables[name] = folder / "runs" / name / "scores.npz"
         fused = folder / "scores" / f"fused-{head}.npz"
-        command("fuse", f"rgb={tables[f'rgb-{head}']}", f"flow={tables[f'flow-{head}']}", "--rule", "product", "-o", fused)
+        actioncache("fuse", f"rgb={tables[f'rgb-{head}']}", f"flow={tables[f'flow-{head}']}", "--rule", "product", "-o", fused)
         tables[f"fused-{head}"] = fused
     return tables
 
@@ -75,10 +62,10 @@ def main(folder: Path) -> None:
     stores = extract(videos, folder)
     tables = train(videos, stores, folder)
     named = [f"{name}={path}" for name, path in tables.items()]
-    results = {table["name"]: table["top1"] for table in json.loads(command("evaluate", *named, "--json"))}
-    command("frames", videos, "-o", folder / "frames")
+    results = {table["name"]: table["top1"] for table in json.loads(actioncache("evaluate", *named, "--json"))}
+    actioncache("frames", videos, "-o", folder / "frames")
     shown = [f"{name}={tables[name]}" for name in ("rgb-mean", "rgb-res_lstm", "flow-res_lstm", "fused-res_lstm")]
-    command("report", *shown, "-o", folder / "report", "--frames", folder / "frames", "--title", "actioncache demo")
+    actioncache("report", *shown, "-o", folder / "report", "--frames", folder / "frames", "--title", "actioncache demo")
     print(f"\n{story(results)}\n")
     print("The classes share their frames and differ only in their order, so a mean over time must fail and a recurrent head need not;")
     print("RGB does not show which way the camera turns, optical flow shows no colour, and their product combines the two.")
