@@ -32,7 +32,8 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar:
             self._bar.stop()
-        print(self.line(), file=sys.stderr, flush=True)
+        if self.total:
+            print(self.line(), file=sys.stderr, flush=True)
 
     def advance(self, count: int = 1, note: str | None = None) -> None:
         """Count ``count`` more things done."""
@@ -45,7 +46,7 @@ class Progress:
         now = time.monotonic()
         if self._bar:
             self._bar.update(self._task, completed=self.done, description=self.line())
-        elif now - self._logged >= LOG_EVERY_SECONDS:
+        elif now - self._logged >= LOG_EVERY_SECONDS and self.done < self.total:  # the last line comes at the end
             self._logged = now
             print(self.line(), file=sys.stderr, flush=True)
 
