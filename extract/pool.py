@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -20,6 +20,10 @@ import numpy as np
 from store.errors import PipelineError
 
 POLL_SECONDS = 0.5  # how often a waiting job looks at its stop flag
+
+
+class _JobGone(BaseException):
+    """The job process has gone away; no work function may take that for its video's failure."""
 
 
 class StageError(PipelineError):
@@ -73,17 +77,24 @@ class Emitter:
 
     def header(self, header: Any) -> None:
         """Send what is known before the first frame."""
-        self._connection.send(("header", header))
+        self._send("header", header)
 
     def block(self, frames: np.ndarray) -> None:
         """Send frames, uint8 [k, H, W, 3]; blocks while the job is busy."""
         frames = np.ascontiguousarray(frames)
-        self._connection.send(("block", frames.shape))
-        self._connection.send_bytes(frames.data.cast("B"))
+        self._send("block", frames.shape, frames.data.cast("B"))
 
     def alive(self) -> None:
         """Tell that a long step is making progress, so that it is not taken for a hang."""
-        self._connection.send(("alive", None))
+        self._send("alive", None)
+
+    def _send(self, kind: str, content: Any, data: memoryview | None = None) -> None:
+        try:
+            self._connection.send((kind, content))
+            if data is not None:
+                self._connection.send_bytes(data)
+        except OSError:
+            raise _JobGone from None
 
 
 Work = Callable[[Any, Emitter], None]
@@ -93,10 +104,12 @@ def _serve(connection: Connection, work: Work) -> None:
     """A worker's life: take a job, do it, report how it ended; ends when the job process goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the job process decides what happens
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # batch systems send it to the whole group, too
     try:
         while (job := connection.recv()) is not None:
             connection.send(_attempt(work, job, Emitter(connection)))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+    except (_JobGone, EOFError, OSError):
         os._exit(0)
 
 
@@ -105,8 +118,6 @@ def _attempt(work: Work, job: Any, emitter: Emitter) -> tuple[str, Any]:
         work(job, emitter)
     except StageError as error:
         return "failed", (error.stage, str(error))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        raise
     except MemoryError:
         return "failed", ("decode", "the worker ran out of memory")
     except Exception as error:  # whatever one video does to a library is that video's failure
@@ -124,10 +135,10 @@ class _Worker:
         self.process.start()
         theirs.close()
         self.key: str | None = None
-        self.heard = 0.0
+        self.silent = 0.0  # seconds since it was heard, as far as somebody listened
 
     def give(self, key: str, job: Any) -> None:
-        self.key, self.heard = key, time.monotonic()
+        self.key, self.silent = key, 0.0
         self.connection.send(job)
 
     def kill(self) -> int | None:
@@ -147,19 +158,23 @@ class WorkerPool:
     """Runs ``work(job, emitter)`` for many jobs in ``workers`` processes and yields what they send, interleaved.
 
     A crash is tried again in a new process until ``tries`` are used up; silence of ``timeout_seconds`` is a hang, which is killed and
-    not tried again.
+    not tried again. While this process is busy or suspended nobody listens, so between two looks at the workers no more than
+    a quarter of the time-out counts.
     """
 
     def __init__(self, work: Work, workers: int, timeout_seconds: float, tries: int = 2) -> None:
         self._work, self._count = work, workers
         self._timeout, self._tries = timeout_seconds, tries
         self._workers: list[_Worker] = []
+        self._longest = max(POLL_SECONDS, timeout_seconds / 4)
 
-    def run(self, jobs: Iterable[tuple[str, Any]], stopped: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    def run(self, jobs: Iterable[tuple[str, Any]], stopped: Callable[[], bool] = lambda: False) -> Generator[Event, None, None]:
         """Yield the events of all ``jobs`` (key, job); ends early, its workers killed, once ``stopped()`` is true."""
         self._queue = deque(jobs)
         self._jobs = dict(self._queue)
         self._crashes: dict[str, int] = {}
+        self._stopped = stopped
+        looked = time.monotonic()
         try:
             while not stopped():
                 self._assign()
@@ -167,10 +182,14 @@ class WorkerPool:
                 if not busy:
                     return
                 ready = wait([worker.connection for worker in busy], timeout=POLL_SECONDS)
+                now = time.monotonic()
+                passed, looked = min(now - looked, self._longest), now
                 for worker in busy:
                     if worker.connection in ready:
                         yield from self._receive(worker)
-                    elif time.monotonic() - worker.heard > self._timeout:
+                        continue
+                    worker.silent += passed
+                    if worker.silent > self._timeout:
                         yield self._hung(worker)
         finally:
             self._close()
@@ -200,7 +219,7 @@ class WorkerPool:
         except (EOFError, OSError):
             yield from self._crashed(worker, key)
             return
-        worker.heard = time.monotonic()
+        worker.silent = 0.0
         if kind == "header":
             yield Opened(key, content)
         elif kind == "block":
@@ -211,6 +230,10 @@ class WorkerPool:
 
     def _crashed(self, worker: _Worker, key: str) -> Iterator[Event]:
         code = self._drop(worker)
+        if code == -signal.SIGTERM:
+            time.sleep(POLL_SECONDS)  # a signal to the whole group may reach the worker first
+        if self._stopped():
+            return  # it was asked to end as we were, which says nothing about its video
         self._crashes[key] = self._crashes.get(key, 0) + 1
         if self._crashes[key] < self._tries:
             self._queue.append((key, self._jobs[key]))

@@ -3,6 +3,8 @@
 import os
 import signal
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,8 +21,16 @@ def work(job: tuple[str, int], emitter: Emitter) -> None:
         os._exit(7)
     if kind == "hang":
         signal.pause()
+    if kind == "term":
+        os.kill(os.getpid(), signal.SIGTERM)
+    if kind == "usr1":
+        os.kill(os.getpid(), signal.SIGUSR1)
+    while kind.startswith("/") and not Path(kind).exists():
+        os.sched_yield()
     if kind == "raise":
         raise KeyError("frame 3")
+    if kind == "end of file":
+        raise EOFError("no more images in TIFF file")
     if kind == "stage":
         raise StageError("flow", "no motion")
     emitter.header(number)
@@ -50,6 +60,7 @@ def test_jobs_arrive_whole_and_in_order() -> None:
         ("exit", "crash", "last with exit code 7"),
         ("late crash", "crash", "SIGKILL"),
         ("raise", "decode", "KeyError: 'frame 3'"),
+        ("end of file", "decode", "EOFError: no more images in TIFF file"),
         ("stage", "flow", "no motion"),
     ],
 )
@@ -77,6 +88,34 @@ def test_a_slow_reader_is_not_taken_for_a_hang() -> None:
         np.ones((200, 200)) @ np.ones((200, 200))
     seen += list(events)
     assert not [event for event in seen if isinstance(event, Failed)]
+
+
+def test_a_busy_or_suspended_job_takes_no_worker_for_hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = [0.0]  # seconds that this process did not look at its workers
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + away[0], sleep=time.sleep)
+    monkeypatch.setattr("extract.pool.time", clock)
+    go = tmp_path / "go"
+    seen: list[Event] = []
+    for event in WorkerPool(work, workers=2, timeout_seconds=60).run({"a": ("good", 1), "b": (str(go), 2)}.items()):
+        seen.append(event)
+        if isinstance(event, Block) and not go.exists():
+            away[0] += 1000
+            go.touch()
+    assert not [event for event in seen if isinstance(event, Failed)]
+    assert Finished("b") in seen
+
+
+def test_workers_that_a_signal_to_the_group_ends_first_fail_no_video() -> None:
+    pool = WorkerPool(work, workers=1, timeout_seconds=60, tries=1)
+    calls = iter([False])
+
+    def stopped() -> bool:  # our own signal arrives just after the worker's
+        return next(calls, not pool._workers)
+
+    assert list(pool.run({"a": ("term", 1)}.items(), stopped)) == []
+    events = run({"a": ("term", 1)}, tries=1)
+    assert "died 1 times on this video, last with SIGTERM" in next(event.reason for event in events if isinstance(event, Failed))
+    assert run({"a": ("usr1", 1)}, tries=1)[-1] == Finished("a")
 
 
 def test_stopping_ends_the_run_and_its_processes() -> None:
