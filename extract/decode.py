@@ -14,6 +14,7 @@ from extract.video import open_source
 from store.errors import DecodeError, PipelineError
 
 BLOCK_BYTES = 8 << 20  # large enough that a message costs nothing, small enough that a few are no memory
+BLOCK_FRAMES = 64  # small frames are enlarged by the resize: ten 224-crops of so many are 96 MB, whatever the video's size
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def _blocks(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     gathered: list[np.ndarray] = []
     for frame in frames:
         gathered.append(frame)
-        if sum(item.nbytes for item in gathered) >= BLOCK_BYTES:
+        if len(gathered) * frame.nbytes >= BLOCK_BYTES or len(gathered) == BLOCK_FRAMES:
             yield np.stack(gathered)
             gathered = []
     if gathered:

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,9 +56,9 @@ def extract_features(
     pool = WorkerPool(decode_clips, worker_count(options.workers, len(todo)), options.timeout_seconds, options.tries)
     with store.writer(part, max_seconds=options.publish_seconds) as writer, Progress("extract", len(todo)) as progress, exact_arithmetic():
         job = _Extraction(network, writer, progress, {video.id: video for video in todo})
-        events = pool.run(((video.id, DecodeJob(video.path, spec)) for video in todo), stopped)
-        while (event := job.next(events)) is not None:
-            job.handle(event)
+        with closing(pool.run(((video.id, DecodeJob(video.path, spec)) for video in todo), stopped)) as events:
+            while (event := job.next(events)) is not None:
+                job.handle(event)
         left = len(todo) - job.done - len(job.failed)
     seconds = {**network.watch.seconds, "total": time.perf_counter() - started}
     if left:
@@ -87,6 +88,8 @@ class _Extraction:
             self._act(event)
         except FeatureError as error:
             self._fail(event.key, "features", str(error))
+        with self.network.watch.stage("store"):
+            self.writer.publish_due()
 
     def _act(self, event: Event) -> None:
         if isinstance(event, Failed):

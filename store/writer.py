@@ -73,8 +73,7 @@ class FeatureWriter:
         self._pending.append(entry)
         self._added.add(video_id)
         self._bytes += entry.bytes
-        if self._bytes >= self.max_bytes or time.monotonic() - self._oldest >= self.max_seconds:
-            self.publish()
+        self.publish_due()
 
     def fail(self, video_id: str, stage: str, reason: str, path: Path | None = None) -> None:
         """Record on the disk, at once, why a video has no features. ``path`` lets a later run see that the file has changed."""
@@ -84,6 +83,11 @@ class FeatureWriter:
         except OSError as error:
             raise refused(folder, error, f"the failure of {video_id!r} is not recorded") from error
         self._failed_before.add(video_id)
+
+    def publish_due(self) -> None:
+        """Publish if 64 MB or 30 s of work have come together; for those who go on working without adding."""
+        if self._pending and (self._bytes >= self.max_bytes or time.monotonic() - self._oldest >= self.max_seconds):
+            self.publish()
 
     def publish(self) -> None:
         """Write everything added so far as one complete shard; does nothing when there is nothing.

@@ -1,8 +1,10 @@
 """Stage one as a whole: features against a direct computation, resuming, bit-identity, recorded failures."""
 
+import multiprocessing
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -11,11 +13,12 @@ import torch
 from torchvision.transforms import v2
 
 from extract.backbones import Backbone
+from extract.decode import _blocks
 from extract.prepare import prepare_spec
 from extract.run import Summary, extract_features
 from extract.spec import FeatureSpec, RunOptions
 from store.digest import to_plain
-from store.errors import Interrupted, SpecError, WeightsError
+from store.errors import Interrupted, SpecError, StoreError, WeightsError
 from store.features import Features, FeatureStore
 from store.videos import Video, VideoList
 
@@ -116,6 +119,13 @@ def test_features_are_bit_identical_whatever_runs_beside_them(tmp_path: Path, vi
     for index in (2, 1):
         parts, _ = run(tmp_path / "parts", videos.part(index, 2), preset, replace(ONE_WORKER, workers=2), part=f"{index}of2")
     assert same(whole, parts)
+
+
+def test_blocks_of_small_frames_stay_small() -> None:
+    frame = np.zeros((8, 8, 3), np.uint8)  # ten crops of one are 8,000 times its bytes
+    assert [len(block) for block in _blocks(iter([frame] * 150))] == [64, 64, 22]
+    large = np.zeros((1500, 2000, 3), np.uint8)
+    assert [len(block) for block in _blocks(iter([large] * 2))] == [1, 1]
 
 
 def test_ten_crops_are_averaged_in_float32_or_kept(tmp_path: Path, videos: VideoList) -> None:
@@ -219,6 +229,34 @@ def test_an_interrupted_run_publishes_what_is_complete(tmp_path: Path, videos: V
     resumed, _ = run(tmp_path, videos)
     whole, _ = run(tmp_path / "whole", videos)
     assert same(resumed, whole)
+
+
+def test_finished_videos_do_not_wait_for_the_next_to_finish(tmp_path: Path, videos: VideoList, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, backbone = prepare_spec("tiny", {}, "random:0", torch.device("cpu"))
+    store = FeatureStore.create(tmp_path, "tiny", to_plain(spec))
+    away = [0.0]
+    monkeypatch.setattr("store.writer.time", SimpleNamespace(monotonic=lambda: away[0]))
+
+    def stopped() -> bool:  # asked before every look at the workers: time passes from event to event
+        away[0] += 20
+        return False
+
+    extract_features(videos.subset(["a/one.mp4", "b/one.mp4"]), spec, store, backbone, ONE_WORKER, stopped=stopped)
+    assert [len(shard.ids) for shard in FeatureStore.open(store.path).shards] == [1, 1]
+
+
+def test_a_store_that_refuses_ends_the_job_and_its_workers(tmp_path: Path, videos: VideoList) -> None:
+    spec, backbone = prepare_spec("tiny", {}, "random:0", torch.device("cpu"))
+    store = FeatureStore.create(tmp_path, "tiny", to_plain(spec))
+
+    def stopped() -> bool:
+        store.spec_file.unlink(missing_ok=True)
+        return False
+
+    with pytest.raises(StoreError, match="has vanished") as caught:
+        extract_features(videos, spec, store, backbone, replace(ONE_WORKER, publish_seconds=0), stopped=stopped)
+    assert caught.traceback
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize(
