@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from store.files import safe_name
 from store.list_commands import list_options
 from store.options import resolve, spec_options
 from store.videos import VideoList
@@ -62,7 +63,9 @@ def train_head(
     spec = resolve(RunSpec, overrides)
     stores = [FeatureStore.open(path) for path in features]
     numbers = parse_seeds(seeds)
-    outcome = train_list(stores, videos, spec, out / name, cross_validate, numbers, allow_missing, force, jobs, device)
+    outcome = train_list(
+        stores, videos, spec, out / safe_name(name, "run name"), cross_validate, numbers, allow_missing, force, jobs, device
+    )
     click.echo(outcome_text(outcome))
     for note in outcome.notes:
         click.echo(f"note: {note}", err=True)
@@ -102,10 +105,10 @@ def predict(
 def parse_seeds(text: str) -> list[int]:
     """``0,1,2`` -> [0, 1, 2]; a usage error names what is no whole number or stands twice."""
     items = [item.strip() for item in text.split(",") if item.strip()]
-    wrong = [item for item in items if not item.isdecimal()]
-    if wrong or len(set(items)) < len(items):
+    numbers = [int(item) for item in items if item.isdecimal()]
+    if len(set(numbers)) < len(items):
         raise click.BadParameter(f"{text!r} is no list of different whole numbers, e.g. 0,1,2", param_hint="--seeds")
-    return [int(item) for item in items]
+    return numbers
 
 
 def accuracy_text(top1: float | None, count: int) -> str:

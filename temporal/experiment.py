@@ -17,7 +17,7 @@ from store.files import safe_name, write_bytes, write_text
 from store.progress import Progress
 from store.scores import ScoreTable
 from temporal.folds import Part, leave_one_group_out, list_part
-from temporal.run_dir import CURVES, FOLDS, SCORES, SPEC, SUMMARY, Run, curves_png, existing, spec_text
+from temporal.run_dir import CURVES, FOLDS, SCORES, SPEC, SUMMARY, Run, check_replaceable, curves_png, existing, spec_text
 from temporal.sequences import FeatureSource, Sequences, load_sequences, missing_videos, resolve_levels
 from temporal.spec import RunSpec
 from temporal.task import Source, Task, describe_source, top1, train_part
@@ -70,7 +70,8 @@ def train_list(
     _check_layout(path, bool(seeds))
     todo, runs = _plan(source, parts, specs, folders, cross_validate, force)
     if todo:
-        _run_all(todo, load_sequences(stores, videos, spec.sequence, levels), source, jobs, device)
+        alone = not seeds and not cross_validate
+        _run_all(todo, load_sequences(stores, videos, spec.sequence, levels), source, jobs, device, alone)
     for each, folder in zip(specs, folders, strict=True):
         if folder not in runs:
             runs[folder] = _join_folds(folder, each, source, parts) if cross_validate else Run.open(folder)
@@ -106,6 +107,8 @@ def _plan(
     """What is left to train, and the runs that are complete."""
     todo: list[Task] = []
     runs: dict[Path, Run] = {}
+    for folder in folders if force else ():
+        check_replaceable(folder)
     for spec, folder in zip(specs, folders, strict=True):
         unfinished = cross_validate and (folder / FOLDS).is_dir() and not (folder / SPEC).exists()
         run = None if unfinished else existing(folder, source.identity(spec, "cross-validation" if cross_validate else "split"), force)
@@ -119,15 +122,14 @@ def _plan(
 
 
 def _fold_tasks(source: Source, parts: list[Part], spec: RunSpec, folder: Path, force: bool) -> list[Task]:
-    if force:
-        shutil.rmtree(folder / FOLDS, ignore_errors=True)
-        (folder / SPEC).unlink(missing_ok=True)
+    if force and folder.exists():  # whole: no file of the old run may pass for one of the new
+        shutil.rmtree(folder)
     tasks = [Task(part, spec, folder / FOLDS / f"fold-{number:02d}", curves=False) for number, part in enumerate(parts)]
     return [task for task in tasks if not existing(task.path, source.identity(spec, task.part.name), force)]
 
 
-def _run_all(tasks: list[Task], sequences: Sequences, source: Source, jobs: int, device: str) -> None:
-    if len(tasks) == 1 and tasks[0].part.name == "split":
+def _run_all(tasks: list[Task], sequences: Sequences, source: Source, jobs: int, device: str, alone: bool) -> None:
+    if alone:  # not the only one asked for or left of many: those have one thread each, whatever is there already
         with Progress("train", tasks[0].spec.train.epochs, "epochs") as progress:
             train_part(tasks[0], sequences, source, device, lambda record: progress.advance(1, _epoch_note(record)))
         return

@@ -45,6 +45,7 @@ VALIDATION = "validation.npz"
 SUMMARY = "summary.json"
 FOLDS = "folds"
 
+RUN_ENTRIES = frozenset({SPEC, WEIGHTS, PROJECTION, METRICS, CURVES, SCORES, VALIDATION, FOLDS})
 RECORDED_PACKAGES = ("actioncache", "torch", "numpy", "scikit-learn")
 
 
@@ -137,6 +138,20 @@ def existing(path: Path, identity: Mapping[str, Any], force: bool) -> Run | None
             "replace it"
         )
     return run
+
+
+def check_replaceable(path: Path) -> None:
+    """StoreError unless ``path`` is absent, empty, or a run or cross-validation (finished or not) that holds nothing else."""
+    if not path.exists():
+        return
+    entries = {entry.name for entry in path.iterdir() if PARTIAL_SUFFIX not in entry.name} if path.is_dir() else {path.name}
+    if strange := sorted(entries - RUN_ENTRIES):
+        shown = ", ".join(strange[:4]) + (", ..." if len(strange) > 4 else "")
+        raise StoreError(
+            f"{path} is not replaced, for it is no run or more than a run (it holds {shown}); choose another --name or remove it"
+        )
+    if entries and not entries & {SPEC, FOLDS}:
+        raise StoreError(f"{path} is not replaced, for it is no run: it has no {SPEC}; choose another --name or remove it")
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "", limit: int = 4) -> str:

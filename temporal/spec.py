@@ -85,7 +85,7 @@ class TrainSpec(Checked):
             _demand(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("validation", "label_smoothing"):
             _demand(0 <= getattr(self, name) < 1, f"train.{name} is {getattr(self, name)}; it must be at least 0 and below 1")
-        _demand(self.seed >= 0, f"train.seed is {self.seed}; it must be 0 or positive")
+        _demand(0 <= self.seed < 2**32, f"train.seed is {self.seed}; it must be at least 0 and below 2^32")
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,62 @@ def test_a_folder_that_is_no_run_is_left_alone(order_store, order_videos, tmp_pa
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
+def test_force_replaces_runs_and_nothing_else(order_store, order_videos, tmp_path):
+    mine = tmp_path / "mine"
+    (mine / FOLDS).mkdir(parents=True)
+    (mine / SPEC).write_text("{}")
+    (mine / "thesis.txt").write_text("years of work")
+    before = _files(tmp_path)
+    for folder in (mine, order_store.path):
+        for cross_validate in (False, True):
+            with pytest.raises(
+                StoreError, match=r"is not replaced, for it is no run or more than a run \(it holds (thesis\.txt|failures, sh)"
+            ):
+                train_list([order_store], order_videos, QUICK, folder, cross_validate, force=True, jobs=1)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / WEIGHTS).write_text("another program's")
+    with pytest.raises(StoreError, match=r"is not replaced, for it is no run: it has no spec\.json"):
+        train_list([order_store], order_videos, QUICK, tmp_path / "model", force=True)
+    assert {name: data for name, data in _files(tmp_path).items() if not name.startswith("model")} == before
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "torn" / FOLDS).mkdir(parents=True)
+    (tmp_path / "torn" / SPEC).write_text("{")
+    for name in ("empty", "torn"):
+        assert train_list([order_store], order_videos, QUICK, tmp_path / name, force=True).runs[0].spec == QUICK
+
+
+def test_a_cross_validation_that_replaces_a_run_keeps_nothing_of_it(order_store, order_videos, tmp_path):
+    train_list([order_store], order_videos, QUICK, tmp_path / "one")
+    run = train_list([order_store], order_videos, QUICK, tmp_path / "one", cross_validate=True, force=True, jobs=1).runs[0]
+    assert sorted(path.name for path in run.path.iterdir()) == sorted([SPEC, CURVES, SCORES, FOLDS])
+    with pytest.raises(StoreError, match="no scores of a validation part"):
+        run.validation_scores()
+
+
+def test_a_seed_left_alone_trains_as_it_would_among_others(order_store, order_videos, tmp_path, monkeypatch):
+    import torch
+
+    import temporal.experiment as experiment
+
+    threads = []
+    original = experiment.train_part
+
+    def noting(*arguments):
+        threads.append(torch.get_num_threads())
+        return original(*arguments)
+
+    monkeypatch.setattr(experiment, "train_part", noting)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for seeds in ([0], [0, 1]):
+            train_list([order_store], order_videos, QUICK, tmp_path / "many", seeds=seeds, jobs=1)
+        train_list([order_store], order_videos, QUICK, tmp_path / "one")
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [1, 1, 3]
+
+
 def test_predict_repeats_the_test_scores(order_store, order_videos, tmp_path):
     spec = replace(QUICK, sequence=replace(QUICK.sequence, projection="pca", width=2))
     run = train_list([order_store], order_videos, spec, tmp_path / "one").runs[0]

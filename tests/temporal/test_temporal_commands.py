@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from store.errors import MissingFeaturesError, UnknownNameError
+from store.errors import MissingFeaturesError, StoreError, UnknownNameError
 from store.scores import ScoreTable
 from store.videos import VideoList, write_csv
 from temporal.commands import accuracy_text, parse_seeds, predict, train_head
@@ -93,9 +93,16 @@ def test_an_unknown_head_suggests(list_file, order_store, tmp_path):
 
 def test_seeds_are_checked(list_file, order_store, tmp_path):
     assert parse_seeds("3, 1") == [3, 1]
-    for wrong in ("1,1", "a", "-1"):
+    for wrong in ("1,1", "1,01", "a", "-1"):
         result = invoke(train_head, list_file, "--features", order_store.path, "--name", "x", "--out", tmp_path, "--seeds", wrong, code=2)
         assert "no list of different whole numbers" in result.output
+
+
+def test_a_name_is_no_path(list_file, order_store, tmp_path):
+    for name in ("../elsewhere", "/tmp/elsewhere", "a/b"):
+        with pytest.raises(StoreError, match="cannot be a file name"):
+            invoke(train_head, list_file, "--features", order_store.path, "--name", name, "--out", tmp_path / "runs", *FAST)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_accuracy_in_words():

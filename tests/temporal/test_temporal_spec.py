@@ -31,6 +31,7 @@ def test_a_run_spec_survives_json():
         (lambda: TrainSpec(validation=1.0), "train.validation is 1.0"),
         (lambda: TrainSpec(optimizer="lion"), "'rmsprop', 'adam'"),
         (lambda: TrainSpec(epochs=0), "train.epochs is 0"),
+        (lambda: TrainSpec(seed=2**32), "train.seed is 4294967296; it must be at least 0 and below"),
         (lambda: RunSpec(format=9), "this run has format 9"),
     ],
 )
