@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 finished with recorded failures; 2 wrong usage or an error
 import importlib
 import os
 import sys
+import traceback
 
 import click
 
@@ -83,6 +84,9 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output (head, less) went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except Exception:  # a bug or a failing machine: told in full, and never mistaken for 1, "finished with recorded failures"
+        traceback.print_exc()
+        code = 2
     sys.exit(code if isinstance(code, int) else 0)
 
 

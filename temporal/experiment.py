@@ -70,6 +70,9 @@ def train_list(
     _check_layout(path, bool(seeds))
     todo, runs = _plan(source, parts, specs, folders, cross_validate, force)
     if todo:
+        from temporal.train import check_device
+
+        check_device(device)
         alone = not seeds and not cross_validate
         _run_all(todo, load_sequences(stores, videos, spec.sequence, levels), source, jobs, device, alone)
     for each, folder in zip(specs, folders, strict=True):

@@ -21,8 +21,9 @@ def predict(run: "Run", stores: Sequence[FeatureSource], videos: "VideoList", de
 
     Raises SpecMismatchError (features made from another spec), MissingFeaturesError, ListError (a label that is no class of the run).
     """
-    from temporal.train import class_scores, padded
+    from temporal.train import check_device, class_scores, padded
 
+    check_device(device)
     check_stores(run, stores)
     head, projection = run.head(device)
     levels = [entry["level"] for entry in run.features]

@@ -63,6 +63,14 @@ def refit(fitted: Fitted, training: Sequences, spec: RunSpec, num_classes: int, 
     return Fitted(again.head, again.projection, fitted.history + again.history, fitted.best_epoch)
 
 
+def check_device(device: str) -> None:
+    """TrainingError, with torch's reason, for a device that is not there."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise TrainingError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from None
+
+
 def check_trainable(training: Sequences) -> None:
     """Raise TrainingError where nothing can be learned."""
     without = [id_ for id_, label in zip(training.ids, training.labels, strict=True) if label < 0]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from store.errors import MissingFeaturesError, StoreError, UnknownNameError
+from store.errors import MissingFeaturesError, StoreError, TrainingError, UnknownNameError
 from store.scores import ScoreTable
 from store.videos import VideoList, write_csv
 from temporal.commands import accuracy_text, parse_seeds, predict, train_head
@@ -96,6 +96,15 @@ def test_seeds_are_checked(list_file, order_store, tmp_path):
     for wrong in ("1,1", "1,01", "a", "-1"):
         result = invoke(train_head, list_file, "--features", order_store.path, "--name", "x", "--out", tmp_path, "--seeds", wrong, code=2)
         assert "no list of different whole numbers" in result.output
+
+
+def test_a_device_that_is_not_there_is_named(list_file, order_store, tmp_path):
+    arguments = [list_file, "--features", order_store.path]
+    with pytest.raises(TrainingError, match=r"device 'cuda:99' cannot be used here: \w+"):
+        invoke(train_head, *arguments, "--name", "x", "--out", tmp_path, *FAST, "--device", "cuda:99")
+    invoke(train_head, *arguments, "--name", "x", "--out", tmp_path, *FAST)
+    with pytest.raises(TrainingError, match="device 'cpuu' cannot be used here"):
+        invoke(predict, tmp_path / "x", *arguments, "-o", tmp_path / "x.npz", "--device", "cpuu")
 
 
 def test_a_name_is_no_path(list_file, order_store, tmp_path):
