@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -55,7 +56,7 @@ def fetch(url: str) -> Path:
 def checked_bytes(path: Path) -> bytes:
     """The bytes of a file in the cache folder; ``WeightsError`` if they are not what they were at first use.
 
-    The first use records the SHA-256 beside the file, in the format of ``sha256sum``.
+    The first use records the SHA-256 beside the file, in the format of ``sha256sum``, where the folder lets us.
     """
     data = path.read_bytes()
     digest, record = hashlib.sha256(data).hexdigest(), record_path(path)
@@ -67,7 +68,8 @@ def checked_bytes(path: Path) -> bytes:
                 f"delete {path} and {record.name} to download it again"
             )
     if not recorded:
-        _record(path, digest)
+        with suppress(OSError):  # a cache that others keep, and we may only read
+            _record(path, digest)
     return data
 
 

@@ -123,6 +123,18 @@ def test_a_file_that_changes_after_its_first_use_is_refused(tmp_path: Path, monk
         checked_bytes(path)
 
 
+def test_a_cache_that_may_only_be_read_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACTIONCACHE_HOME", str(tmp_path))
+    path = placed(NAME, CONTENT)
+
+    def refuse(final: Path, text: str) -> None:
+        raise PermissionError(13, "Permission denied", str(final))
+
+    monkeypatch.setattr("extract.downloads.write_text", refuse)
+    assert checked_bytes(path) == CONTENT
+    assert not record_path(path).exists()
+
+
 def test_promised_digits_are_torchvisions() -> None:
     assert promised_digits("resnet34-b627a593.pth") == "b627a593"
     assert promised_digits("mobilenet_v2-7ebf99e0.pth") == "7ebf99e0"
