@@ -17,19 +17,21 @@ from store.videos import VideoList
 def write_strips(videos: VideoList, folder: Path, count: int = 4, height: int = 112) -> dict[str, str]:
     """Write ``folder/ID.jpg`` for every video: ``count`` frames from equal parts of it, side by side, ``height`` pixels high.
 
-    Returns ``{id: reason}`` of the videos that do not decode. An id that leads out of the folder raises ``SpecError``.
+    Returns ``{id: reason}`` of the videos that do not decode or whose picture cannot be written (an id too long for a file name). An id
+    that leads out of the folder raises ``SpecError`` before anything is written.
     """
+    targets = {video.id: picture_path(folder, video.id) for video in videos}
     failed: dict[str, str] = {}
     with Progress("pictures", len(videos)) as progress:
         for video in videos:
-            target = picture_path(folder, video.id)
             try:
                 strip = frame_strip(video.path, count, height)
+                targets[video.id].parent.mkdir(parents=True, exist_ok=True)
+                write_bytes(targets[video.id], cv2.imencode(".jpg", strip[:, :, ::-1])[1].tobytes())
             except DecodeError as error:
                 failed[video.id] = str(error)
-            else:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write_bytes(target, cv2.imencode(".jpg", strip[:, :, ::-1])[1].tobytes())
+            except OSError as error:
+                failed[video.id] = f"the picture cannot be written into {folder}: {error.strerror or error}"
             progress.advance()
     return failed
 
