@@ -43,7 +43,7 @@ def prepare_spec(
 ) -> tuple[FeatureSpec, Backbone]:
     """Resolve a spec completely (preset < overrides; weights' identity, levels, flow parameters) and load its network."""
     spec = resolve(FeatureSpec, preset(preset_name) if preset_name else {}, overrides)
-    loaded = load_backbone(spec.backbone, weights, spec.levels)
+    loaded = load_backbone(spec.backbone, weights or spec.weights or None, spec.levels)  # --weights, else a config file's
     info = loaded.backbone.info
     flow = resolve_flow(spec.flow) if spec.flow.method else spec.flow
     spec = replace(spec, weights=loaded.identity, levels=resolve_levels(info, spec.levels), flow=flow)

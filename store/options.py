@@ -5,6 +5,7 @@ Order of precedence: defaults < preset < ``--config`` file < flag.
 """
 
 import dataclasses
+import difflib
 import functools
 import tomllib
 import types
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 
 import click
 
-from store.digest import from_dict, to_plain
+from store.digest import convert, from_dict, to_plain
 from store.errors import SpecError
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ def spec_options(
                 if value is not None:
                     _put(flags, name, _parse(value, annotation, name))
             file = kwargs.pop("config_file") if config else None
-            kwargs[into] = merge(read_toml(Path(file)) if file else {}, flags)
+            kwargs[into] = merge(read_settings(Path(file), cls) if file else {}, flags)
             return command(*args, **kwargs)
 
         wrapped: Callable[..., Any] = collect
@@ -77,6 +78,30 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} is not a TOML file: {error}") from None
+
+
+def read_settings(path: Path, cls: type) -> dict[str, Any]:
+    """Read a settings file of ``cls``; one ``SpecError`` names the file and every setting that does not exist or has another type."""
+    settings = read_toml(path)
+    annotations = {name: annotation for name, _, _, annotation in _leaves(cls)}
+    if problems := list(_problems(settings, annotations)):
+        raise SpecError(f"{path} has {len(problems)} problem{'s' * (len(problems) > 1)}:\n  " + "\n  ".join(problems))
+    return settings
+
+
+def _problems(tree: Mapping[str, Any], annotations: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        name = prefix + key
+        if name in annotations:
+            try:
+                convert(annotations[name], value, name)
+            except SpecError as error:
+                yield str(error)
+        elif isinstance(value, Mapping) and any(known.startswith(f"{name}.") for known in annotations):
+            yield from _problems(value, annotations, f"{name}.")
+        else:
+            near = difflib.get_close_matches(name, annotations, n=1)
+            yield f"there is no setting {name!r}; " + (f"did you mean {near[0]!r}?" if near else "--help lists them (each flag is one)")
 
 
 def _leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any, str, Any]]:

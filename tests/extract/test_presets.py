@@ -56,6 +56,16 @@ def test_changing_a_returned_preset_changes_no_other() -> None:
     assert preset("tiny-flow")["crops"]["size"] == preset("tiny")["crops"]["size"] == 56
 
 
+def test_weights_may_stand_in_a_config_file_and_the_flag_wins() -> None:
+    import torch
+
+    from extract.prepare import prepare_spec
+
+    spec = prepare_spec("tiny", {"weights": "random:1"}, None, torch.device("cpu"))[0]
+    assert spec == prepare_spec("tiny", {}, "random:1", torch.device("cpu"))[0]
+    assert prepare_spec("tiny", {"weights": "random:1"}, "random:2", torch.device("cpu"))[0].weights.startswith("random:2:")
+
+
 def test_unknown_preset_is_told_its_neighbours() -> None:
     with pytest.raises(UnknownNameError, match="no preset is called 'mobilnet-rgb'; did you mean mobilenet-rgb"):
         preset("mobilnet-rgb")

@@ -79,5 +79,20 @@ def test_a_broken_config_file_is_named(tmp_path: Path) -> None:
         CliRunner().invoke(show, ["--config", str(config)], catch_exceptions=False)
 
 
+def test_every_problem_of_a_config_file_is_told_in_one_error(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text('rate = "fast"\npreset = "tiny"\n[clip]\nmax_lengt = 3\nrule = "three"\n')
+    with pytest.raises(SpecError) as caught:
+        CliRunner().invoke(show, ["--config", str(config)], catch_exceptions=False)
+    for words in (
+        "c.toml has 4 problems",
+        "rate is 'fast'; it must be a finite number",
+        "there is no setting 'preset'; --help lists them",
+        "there is no setting 'clip.max_lengt'; did you mean 'clip.max_length'?",
+        "clip.rule is 'three'; it must be one of 'one', 'two'",
+    ):
+        assert words in str(caught.value)
+
+
 def test_merge_overlays_tables() -> None:
     assert merge({"a": {"x": 1, "y": 2}, "b": 1}, {"a": {"y": 3}}) == {"a": {"x": 1, "y": 3}, "b": 1}
