@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 from store.digest import canonical_json, digest, from_dict
 from store.errors import SpecMismatchError, StoreError
@@ -109,17 +110,21 @@ class Run:
 
     def head(self, device: str = "cpu") -> "tuple[nn.Module, Projection]":
         """The trained head in evaluation mode and the projection before it."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         from temporal.train import build_head, seeded
 
-        if not (self.path / WEIGHTS).is_file():
+        if (self.path / FOLDS).is_dir():
             raise StoreError(f"{self.path} is a cross-validation and has no single head; its runs are in {self.path / FOLDS}")
-        state = load_file(str(self.path / WEIGHTS))
         with seeded(0):
             head = build_head(self.spec, int(self.result["input_width"]), len(self.classes))
-        head.load_state_dict(state)
-        return head.to(device).eval(), Projection.from_bytes((self.path / PROJECTION).read_bytes())
+        try:
+            head.load_state_dict(load_file(str(self.path / WEIGHTS)))
+            projection = Projection.from_bytes((self.path / PROJECTION).read_bytes())
+        except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, BadZipFile) as error:
+            raise StoreError(f"run {self.path} is incomplete or damaged ({error}); train it again with --force") from None
+        return head.to(device).eval(), projection
 
     def _table(self, file: str, part: str) -> ScoreTable:
         if not (self.path / file).is_file():

@@ -161,6 +161,19 @@ def test_predict_repeats_the_test_scores(order_store, order_videos, tmp_path):
     assert table.source["run_digest"] == run.digest
 
 
+@pytest.mark.parametrize("file", [WEIGHTS, "projection.npz"])
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_half_deleted_or_damaged_run_is_said(order_store, order_videos, tmp_path, file, damage):
+    spec = replace(QUICK, sequence=replace(QUICK.sequence, projection="pca", width=2))
+    run = train_list([order_store], order_videos, spec, tmp_path / "one").runs[0]
+    if damage == "missing":
+        (run.path / file).unlink()
+    else:
+        (run.path / file).write_bytes((run.path / file).read_bytes()[:50])
+    with pytest.raises(StoreError, match=r"one is incomplete or damaged .*; train it again with --force"):
+        predict(run, [order_store], order_videos)
+
+
 def test_predict_refuses_features_of_another_spec(order_store, order_videos, make_store, tmp_path):
     run = train_list([order_store], order_videos, QUICK, tmp_path / "one").runs[0]
     other = make_store({"v00": np.zeros((8, 6), np.float32)}, "other")
