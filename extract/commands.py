@@ -114,6 +114,8 @@ def summary_text(store_path: Path, summary: "Summary") -> str:
     if summary.done:
         lines.append("seconds: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in summary.seconds.items()))
     lines += [f"failed {video} [{stage}]: {reason}" for video, (stage, reason) in summary.failed.items()]
+    if summary.failed:
+        lines.append("a recorded failure is tried again once its file has changed, or with --retry-failed")
     return "\n".join(lines)
 
 
