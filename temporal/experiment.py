@@ -59,6 +59,7 @@ def train_list(
     """
     safe_name(path.name, "run name")
     levels = resolve_levels(stores, spec.sequence)
+    listed, videos = videos, videos if cross_validate else videos_in_use(videos)
     absent = missing_videos(stores, videos) if allow_missing else []
     if absent:
         left_out = set(absent)
@@ -78,11 +79,16 @@ def train_list(
     for each, folder in zip(specs, folders, strict=True):
         if folder not in runs:
             runs[folder] = _join_folds(folder, each, source, parts) if cross_validate else Run.open(folder)
-    notes = [] if cross_validate else _notes(videos, spec)
+    notes = [] if cross_validate else _notes(listed, spec)
     outcome = Outcome(path, tuple(runs[folder] for folder in folders), tuple(absent), tuple(notes))
     if seeds:
         _write_summary(outcome, seeds)
     return outcome
+
+
+def videos_in_use(videos: "VideoList") -> "VideoList":
+    """Without those in no split where others are in one (HMDB-51's flag 0): nobody needs their features."""
+    return videos.subset([video.id for video in videos if video.split]) if any(video.split for video in videos) else videos
 
 
 def _notes(videos: "VideoList", spec: RunSpec) -> list[str]:

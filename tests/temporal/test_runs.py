@@ -293,6 +293,14 @@ def test_what_the_list_leaves_open_is_said(order_store, order_videos, tmp_path):
     assert train_list([order_store], order_videos, QUICK, tmp_path / "grouped").notes == ()
 
 
+def test_videos_in_no_split_need_no_features(make_store, order_values, order_videos, tmp_path):
+    unused = [replace(video, split="") if video.id in ("v00", "v01") else video for video in order_videos]
+    store = make_store({id_: values for id_, values in order_values.items() if id_ not in ("v00", "v01")})
+    outcome = train_list([store], VideoList(tuple(unused), order_videos.classes), QUICK, tmp_path / "run")
+    assert outcome.notes[0] == "2 videos of the list are in no split and were left out"
+    assert not set(outcome.runs[0].scores().ids) & {"v00", "v01"}
+
+
 def test_score_files_hold_no_pickle(order_store, order_videos, tmp_path):
     run = train_list([order_store], order_videos, QUICK, tmp_path / "one").runs[0]
     with np.load(run.path / PROJECTION, allow_pickle=False) as file:
