@@ -84,6 +84,10 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output (head, less) went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:  # a file or folder of the user's that cannot be read or written
+        where = f"{error.filename}: " if error.filename is not None else ""
+        click.echo(f"error: {where}{error.strerror or error}; check that the path is right, may be used and has room", err=True)
+        code = 2
     except Exception:  # a bug or a failing machine: told in full, and never mistaken for 1, "finished with recorded failures"
         traceback.print_exc()
         code = 2

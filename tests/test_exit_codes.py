@@ -1,5 +1,7 @@
 """Exit codes of what no command foresaw."""
 
+from pathlib import Path
+
 import pytest
 
 import cli
@@ -17,3 +19,19 @@ def test_an_unforeseen_error_is_not_finished_with_failures(
         cli.main()
     assert caught.value.code == 2
     assert str(error) in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_an_error_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "list.csv").write_text("id,path,label\na,a.mp4,A\n")
+    output = tmp_path / "file" / "out.csv"
+    monkeypatch.setattr("sys.argv", ["actioncache", "list", str(tmp_path / "list.csv"), "-o", str(output)])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    told = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert f"error: {tmp_path / 'file'}" in told
+    assert "check that the path is right" in told
+    assert "Traceback" not in told
