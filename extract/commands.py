@@ -56,6 +56,8 @@ def extract(
     with stop_signals() as stopped:
         store_path, summary = extract_list(videos, preset, overrides, weights, options, out, name, part, stopped)
     click.echo(json.dumps({"store": str(store_path), **to_plain(summary)}) if as_json else summary_text(store_path, summary))
+    for shard, reason in summary.damaged.items():
+        click.echo(f"warning: {shard} cannot be used, so its videos counted as missing: {reason}; run `actioncache store repair`", err=True)
     context.exit(1 if summary.failed else 0)
 
 

@@ -28,6 +28,7 @@ class Summary:
     done: int
     skipped: int
     failed: dict[str, tuple[str, str]]  # id -> (stage, reason), failures recorded by earlier runs included
+    damaged: dict[str, str] = field(default_factory=dict)  # shard -> why it cannot be used; its videos count as missing
     seconds: dict[str, float] = field(default_factory=dict)  # per stage; "wait" is time without frames to work on
 
     @property
@@ -65,7 +66,8 @@ def extract_features(
         raise Interrupted(
             f"interrupted with {left} of {len(videos)} videos left; all finished ones are in {store.path}; run the command again"
         )
-    return Summary(job.done, skipped, {**known, **job.failed}, seconds)
+    damaged = {name: str(error) for name, error in sorted(store.damaged.items())}
+    return Summary(job.done, skipped, {**known, **job.failed}, damaged, seconds)
 
 
 class _Extraction:
@@ -140,7 +142,7 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).cpu()  # "meta" makes tensors without values
     except (RuntimeError, AssertionError) as error:
         raise PipelineError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
     return device

@@ -186,7 +186,9 @@ def resolve_levels(stores: Sequence[FeatureSource], spec: SequenceSpec) -> tuple
     problems = []
     for store in stores:
         if not store.levels:
-            problems.append(f"{store.path} holds no features yet; extract into it first")
+            problems.append(
+                f"{store.path} holds no features yet; extract into it first (`actioncache store verify` tells of shards that are damaged)"
+            )
         elif spec.level and spec.level not in store.levels:
             problems.append(f"{store.path} has no level {spec.level!r}; it has {', '.join(store.levels)}")
         elif not spec.level and len(store.levels) != 1:

@@ -66,7 +66,7 @@ def refit(fitted: Fitted, training: Sequences, spec: RunSpec, num_classes: int, 
 def check_device(device: str) -> None:
     """TrainingError, with torch's reason, for a device that is not there."""
     try:
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).cpu()  # "meta" makes tensors without values
     except (RuntimeError, AssertionError) as error:
         raise TrainingError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from None
 

@@ -15,10 +15,10 @@ from torchvision.transforms import v2
 from extract.backbones import Backbone
 from extract.decode import _blocks
 from extract.prepare import prepare_spec
-from extract.run import Summary, extract_features
+from extract.run import Summary, extract_features, resolve_device
 from extract.spec import FeatureSpec, RunOptions
 from store.digest import to_plain
-from store.errors import Interrupted, SpecError, StoreError, WeightsError
+from store.errors import Interrupted, PipelineError, SpecError, StoreError, WeightsError
 from store.features import Features, FeatureStore
 from store.videos import Video, VideoList
 
@@ -105,6 +105,23 @@ def test_a_second_run_does_only_what_is_missing(tmp_path: Path, videos: VideoLis
     store, summary = run(tmp_path, videos)
     assert (summary.done, summary.skipped, summary.failed) == (0, 4, {})
     assert sorted(path.name for path in (store.path / "shards").iterdir()) == shards
+
+
+def test_a_damaged_shard_is_told_and_its_videos_are_done_again(tmp_path: Path, videos: VideoList) -> None:
+    store, whole = run(tmp_path, videos)
+    (shard,) = (store.path / "shards").iterdir()
+    shard.chmod(0o644)
+    shard.write_bytes(shard.read_bytes()[:1000])
+    store, summary = run(tmp_path, videos)
+    assert whole.damaged == {}
+    assert (summary.done, list(summary.damaged)) == (4, [shard.name])
+    assert "is not a usable shard" in summary.damaged[shard.name]
+
+
+@pytest.mark.parametrize("device", ["meta", "tpu", "cuda:99"])
+def test_a_device_that_cannot_compute_is_named(device: str) -> None:
+    with pytest.raises(PipelineError, match=f"device '{device}' cannot be used here"):
+        resolve_device(device)
 
 
 def test_another_spec_never_lands_in_the_same_store(tmp_path: Path, videos: VideoList) -> None:

@@ -103,6 +103,8 @@ def test_a_device_that_is_not_there_is_named(list_file, order_store, tmp_path):
     with pytest.raises(TrainingError, match=r"device 'cuda:99' cannot be used here: \w+"):
         invoke(train_head, *arguments, "--name", "x", "--out", tmp_path, *FAST, "--device", "cuda:99")
     invoke(train_head, *arguments, "--name", "x", "--out", tmp_path, *FAST)
+    with pytest.raises(TrainingError, match="device 'meta' cannot be used here"):
+        invoke(train_head, *arguments, "--name", "y", "--out", tmp_path, *FAST, "--device", "meta")
     with pytest.raises(TrainingError, match="device 'cpuu' cannot be used here"):
         invoke(predict, tmp_path / "x", *arguments, "-o", tmp_path / "x.npz", "--device", "cpuu")
 
