@@ -101,7 +101,8 @@ def _problems(tree: Mapping[str, Any], annotations: Mapping[str, Any], prefix: s
             yield from _problems(value, annotations, f"{name}.")
         else:
             near = difflib.get_close_matches(name, annotations, n=1)
-            yield f"there is no setting {name!r}; " + (f"did you mean {near[0]!r}?" if near else "--help lists them (each flag is one)")
+            known = ", ".join(dict.fromkeys(each.partition(".")[0] for each in annotations))
+            yield f"there is no setting {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {known}")
 
 
 def _leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any, str, Any]]:

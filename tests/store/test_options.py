@@ -87,7 +87,7 @@ def test_every_problem_of_a_config_file_is_told_in_one_error(tmp_path: Path) -> 
     for words in (
         "c.toml has 4 problems",
         "rate is 'fast'; it must be a finite number",
-        "there is no setting 'preset'; --help lists them",
+        "there is no setting 'preset'; known: rate, keep, levels, hidden, params, clip",
         "there is no setting 'clip.max_lengt'; did you mean 'clip.max_length'?",
         "clip.rule is 'three'; it must be one of 'one', 'two'",
     ):
