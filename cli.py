@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 finished with recorded failures; 2 wrong usage or an error
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 
@@ -68,8 +69,14 @@ def cli() -> None:
     """
 
 
+def _terminate(number: int, frame: object) -> None:
+    """SIGTERM, as a scheduler sends it, ends like Ctrl-C: interrupted, and the same command resumes."""
+    raise Interrupted(f"{signal.Signals(number).name}: interrupted; run the command again")
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -91,6 +98,8 @@ def main() -> None:
     except Exception:  # a bug or a failing machine: told in full, and never mistaken for 1, "finished with recorded failures"
         traceback.print_exc()
         code = 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -15,8 +15,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def store_argument(command: F) -> F:
-    """Decorator: the argument PATH, a store's folder, as ``path``."""
-    return click.argument("path", type=click.Path(exists=True, file_okay=False, path_type=Path))(command)
+    """Decorator: the argument PATH, a store's folder (its digest may be left out), as ``path``."""
+    return click.argument("path", type=click.Path(file_okay=False, path_type=Path))(command)
 
 
 def json_option(command: F) -> F:

@@ -15,7 +15,7 @@ from store.failures import Failure
 from store.files import PARTIAL_SUFFIX, safe_name
 from store.layout import Features, Level
 from store.shard import Shard
-from store.spec_file import FILE_NAME, difference, read_spec_file, write_spec_file
+from store.spec_file import FILE_NAME, difference, find_store, read_spec_file, write_spec_file
 from store.writer import DEFAULT_MAX_BYTES, DEFAULT_MAX_SECONDS, FeatureWriter
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class FeatureStore:
 
     @classmethod
     def open(cls, path: Path, spec: Mapping[str, Any] | None = None) -> "FeatureStore":
-        """Open a store's folder. Raises ``StoreError`` if it is none, ``SpecMismatchError`` if its spec is not ``spec`` or was changed."""
-        path = Path(path)
+        """Open a store's folder (its digest may be left out); ``StoreError`` for none, ``SpecMismatchError`` for another spec."""
+        path = find_store(Path(path))
         found = read_spec_file(path)["spec"]
         if spec is not None and digest_of(spec) != digest_of(found):
             raise SpecMismatchError(f"{path} was made from another spec: {difference(found, to_plain(spec))}")

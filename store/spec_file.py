@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,20 @@ def write_spec_file(path: Path, name: str, spec: dict[str, Any]) -> None:
         write_text(path / FILE_NAME, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     except OSError as error:
         raise StoreError(f"cannot make a feature store at {path}: {error.strerror or error}") from None
+
+
+def find_store(path: Path) -> Path:
+    """The store at ``path``; a digest left out (``features/tiny``) is filled in where only one store has the name.
+
+    Several stores of that name are a ``StoreError`` that lists them. What is no store at all is returned as it is.
+    """
+    if path.exists() or not path.parent.is_dir():
+        return path
+    named = re.compile(re.escape(path.name) + r"-[0-9a-f]{12}")
+    found = sorted(other for other in path.parent.iterdir() if named.fullmatch(other.name) and (other / FILE_NAME).is_file())
+    if len(found) > 1:
+        raise StoreError(f"{path} can be {' or '.join(map(str, found))}: they differ in their specs; give the whole name of one")
+    return found[0] if found else path
 
 
 def read_spec_file(path: Path) -> dict[str, Any]:

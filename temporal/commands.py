@@ -19,8 +19,8 @@ features_option = click.option(
     "features",
     multiple=True,
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Feature store; twice, with --sequence.mid, for mid fusion.",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Feature store, with or without its digest; twice, with --sequence.mid, for mid fusion.",
 )
 missing_option = click.option("--allow-missing", is_flag=True, help="Leave out videos without features, name them, and exit with 1.")
 device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")

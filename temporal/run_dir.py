@@ -71,6 +71,12 @@ class Run:
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{file} is damaged ({error!r}); train the run again with --force") from None
 
+    def lost_files(self) -> list[str]:
+        """Names of the files that this run was written with and that are not there any more."""
+        written = [WEIGHTS, PROJECTION, METRICS] if self.result["kind"] == "run" else []
+        written += [SCORES] if self.result["videos"].get("test") else []
+        return [name for name in written if not (self.path / name).is_file()]
+
     @property
     def name(self) -> str:
         """Folder name."""
@@ -142,6 +148,8 @@ def existing(path: Path, identity: Mapping[str, Any], force: bool) -> Run | None
             f"run {path} was made from other settings ({difference(run.identity, identity)}); choose another --name, or --force to "
             "replace it"
         )
+    if lost := run.lost_files():
+        raise StoreError(f"run {path} is incomplete (it has no {', '.join(lost)}); train it again with --force")
     return run
 
 

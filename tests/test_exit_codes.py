@@ -1,5 +1,6 @@
 """Exit codes of what no command foresaw."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,13 @@ def test_an_output_that_cannot_be_written_is_an_error_without_a_traceback(
     assert f"error: {tmp_path / 'file'}" in told
     assert "check that the path is right" in told
     assert "Traceback" not in told
+
+
+def test_sigterm_is_an_interruption(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli.cli, "main", lambda standalone_mode: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 3
+    assert "SIGTERM: interrupted; run the command again" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before

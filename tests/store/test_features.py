@@ -322,3 +322,15 @@ def test_unknown_names_of_the_package_are_attribute_errors() -> None:
 
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         store.nothing  # noqa: B018
+
+
+def test_a_digest_may_be_left_out_where_one_store_has_the_name(tmp_path: Path) -> None:
+    one = FeatureStore.create(tmp_path, "rgb", {"clips": 1})
+    other = FeatureStore.create(tmp_path, "rgb-tencrop", {"clips": 2})
+    assert FeatureStore.open(tmp_path / "rgb").path == one.path
+    assert FeatureStore.open(tmp_path / "rgb-tencrop").path == other.path
+    third = FeatureStore.create(tmp_path, "rgb", {"clips": 3})
+    with pytest.raises(StoreError, match=rf"{min(one.name, third.name)} or .*{max(one.name, third.name)}: they differ in their specs"):
+        FeatureStore.open(tmp_path / "rgb")
+    with pytest.raises(StoreError, match="is not a feature store"):
+        FeatureStore.open(tmp_path / "flow")

@@ -293,6 +293,14 @@ def test_what_the_list_leaves_open_is_said(order_store, order_videos, tmp_path):
     assert train_list([order_store], order_videos, QUICK, tmp_path / "grouped").notes == ()
 
 
+@pytest.mark.parametrize("file", ["scores.npz", "weights.safetensors", "projection.npz"])
+def test_a_run_that_lost_a_file_does_not_pass_for_complete(order_store, order_videos, tmp_path, file):
+    train_list([order_store], order_videos, QUICK, tmp_path / "run")
+    (tmp_path / "run" / file).unlink()
+    with pytest.raises(StoreError, match=rf"is incomplete \(it has no {file}\); train it again with --force"):
+        train_list([order_store], order_videos, QUICK, tmp_path / "run")
+
+
 def test_videos_in_no_split_need_no_features(make_store, order_values, order_videos, tmp_path):
     unused = [replace(video, split="") if video.id in ("v00", "v01") else video for video in order_videos]
     store = make_store({id_: values for id_, values in order_values.items() if id_ not in ("v00", "v01")})
