@@ -16,7 +16,7 @@ demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py $(DEMO)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow

@@ -15,7 +15,7 @@ from commands import actioncache
 
 PATTERN = r"\d+_(?P<group>\d+)_(?P<label>\d)\.avi"
 CLASSES = "0=shake_hands,1=hug,2=kick,3=point,4=punch,5=push"
-HEADS = ("mean", "mean_std", "lstm", "gru", "res_lstm")
+HEADS = ("mean", "mean_std", "lstm", "gru", "res_lstm", "res_gru")
 CROPS = {"": "1", "-tencrop": "10"}
 SEEDS = (0, 1, 2)
 TRAINING = ["--sequence.znorm", "--train.epochs", "60", "--train.patience", "10", "--train.refit"]

@@ -5,6 +5,10 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+# One thread for every test and for every program it starts: the networks here are so small that more threads only wait for one another,
+# and tests run side by side (pytest -n). Set before anything imports torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import av
 import numpy as np
 import pytest
