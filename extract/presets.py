@@ -26,7 +26,7 @@ CENTRE, TEN = {"resize": [256], "size": 224, "count": 1}, {"resize": [256], "siz
 SMALL = {"resize": [64], "size": 56, "count": 1}
 LAST_THREE = ["block2", "block3", "block4"]
 DIS = {"method": "dis"}
-MOBILENET = {"backbone": "mobilenet_v2", "channels_last": True}  # its depthwise convolutions run 2 to 4 times as fast so on a CPU
+MOBILENET = {"backbone": "mobilenet_v2", "channels_last": True}  # faster on a CPU, see benchmarks/extract_against_forward.py
 
 PRESETS: dict[str, Preset] = {
     "mobilenet-rgb": Preset(

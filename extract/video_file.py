@@ -129,7 +129,7 @@ class FileSource(VideoSource):
 
     def _rgb(self, frame: av.VideoFrame) -> np.ndarray:
         self._note()
-        # swscale's own threads cost more than they give: 3 to 7 times slower at 320 x 240 than one
+        # swscale's own threads cost more than they give on frames this small
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         transposed, mirrored, flipped = self._turn
         rgb = rgb.swapaxes(0, 1) if transposed else rgb

@@ -160,7 +160,7 @@ def _checked_rows(video_id: str, level: str, array: np.ndarray, rows: int) -> np
 
 
 def all_finite(array: np.ndarray) -> bool:
-    """``np.isfinite(array).all()`` of a contiguous, little-endian float16 or float32 array; for float16 by its bits, 30 times faster."""
+    """``np.isfinite(array).all()`` of a contiguous, little-endian float16 or float32 array; for float16 by its bits, which is faster."""
     if array.dtype == np.float16:
         return bool((array.view("<u2") & 0x7FFF).max() < 0x7C00)
     return bool(np.isfinite(array).all())
