@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,10 +68,11 @@ def _read_torch(data: bytes, path: Path) -> Any:
     except TORCH_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         if any(words in reason for words in OBJECT_WORDS):
+            asked = re.search(r"GLOBAL ([\w.]+)", reason)  # torch's own text advises to load it unsafely, so only the name is passed on
+            what = f" ({asked[1]})" if asked else ""
             raise WeightsError(
-                f"{path} holds Python objects besides tensors, which could run any program when loaded, so it was not loaded. "
-                "If you trust its source, save its state dict alone (torch.save(network.state_dict(), ...) or safetensors) and use that. "
-                f"torch says: {reason[:300]}"
+                f"{path} holds Python objects besides tensors{what}, which could run any program when loaded, so it was not loaded. "
+                "If you trust its source, save its state dict alone (torch.save(network.state_dict(), ...) or safetensors) and use that."
             ) from None
         raise WeightsError(f"{path} is damaged or not a checkpoint ({type(error).__name__}: {reason[:300]}); download it again") from None
 
