@@ -9,10 +9,11 @@ import torch
 
 from extract.backbones import Backbone, BackboneInfo, resolve_levels
 from extract.flow_frames import resolve_flow
+from extract.precision import prepare
 from extract.presets import preset, store_name
 from extract.run import Summary, extract_features, resolve_device
 from extract.spec import FeatureSpec, RunOptions
-from extract.weights import load_backbone, prepare
+from extract.weights import load_backbone
 from store.digest import to_plain
 from store.errors import SpecError
 from store.features import FeatureStore

@@ -6,15 +6,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from store.digest import Checked, setting
-from store.errors import SpecError
+from store.digest import Checked, demand, setting
 
 FORMAT = 1  # raised when the meaning of a spec changes, so that old and new features never mix
-
-
-def _demand(condition: bool, message: str) -> None:
-    if not condition:
-        raise SpecError(message)
 
 
 @dataclass(frozen=True)
@@ -28,7 +22,7 @@ class DecodeSpec(Checked):
     partial: bool = setting(False, "take the frames that decode of a video that is cut short or damaged, instead of refusing it")
 
     def check(self) -> None:
-        _demand(self.fps >= 0, f"decode.fps is {self.fps}; it must be 0 (the video's own frames) or a positive rate")
+        demand(self.fps >= 0, f"decode.fps is {self.fps}; it must be 0 (the video's own frames) or a positive rate")
 
 
 @dataclass(frozen=True)
@@ -50,8 +44,8 @@ class ClipSpec(Checked):
 
     def check(self) -> None:
         for name in ("length", "stride", "segments"):
-            _demand(getattr(self, name) >= 1, f"clips.{name} is {getattr(self, name)}; it must be at least 1")
-        _demand(self.max_clips >= 0, f"clips.max_clips is {self.max_clips}; it must be 0 (no limit) or positive")
+            demand(getattr(self, name) >= 1, f"clips.{name} is {getattr(self, name)}; it must be at least 1")
+        demand(self.max_clips >= 0, f"clips.max_clips is {self.max_clips}; it must be 0 (no limit) or positive")
 
 
 @dataclass(frozen=True)
@@ -64,9 +58,9 @@ class CropSpec(Checked):
     keep: bool = setting(False, "keep every crop's features instead of their mean")
 
     def check(self) -> None:
-        _demand(len(self.resize) in (1, 2), f"crops.resize has {len(self.resize)} numbers; give a short side or width and height")
-        _demand(self.count in (1, 10), f"crops.count is {self.count}; it must be 1 or 10")
-        _demand(
+        demand(len(self.resize) in (1, 2), f"crops.resize has {len(self.resize)} numbers; give a short side or width and height")
+        demand(self.count in (1, 10), f"crops.count is {self.count}; it must be 1 or 10")
+        demand(
             self.size >= 1 and min(self.resize) >= self.size,
             f"crops.size is {self.size} but crops.resize is {list(self.resize)}: a crop must fit into the resized frame",
         )
@@ -91,8 +85,8 @@ class FlowSpec(Checked):
     encoding: Literal["image"] = setting("image", "image: x, y and magnitude as three 8-bit channels, for networks trained on RGB")
 
     def check(self) -> None:
-        _demand(self.bound > 0, f"flow.bound is {self.bound}; it must be positive")
-        _demand(self.short_side >= 0, f"flow.short_side is {self.short_side}; it must be 0 (as decoded) or positive")
+        demand(self.bound > 0, f"flow.bound is {self.bound}; it must be positive")
+        demand(self.short_side >= 0, f"flow.short_side is {self.short_side}; it must be 0 (as decoded) or positive")
 
 
 @dataclass(frozen=True)
@@ -112,9 +106,9 @@ class FeatureSpec(Checked):
     format: int = setting(FORMAT, "meaning of this spec; set by the program")
 
     def check(self) -> None:
-        _demand(bool(self.backbone), "backbone is empty; choose one, see `actioncache backbones`")
-        _demand(len(set(self.levels)) == len(self.levels), f"levels {list(self.levels)} names one level twice")
-        _demand(self.format == FORMAT, f"this spec has format {self.format}; this version of actioncache writes format {FORMAT}")
+        demand(bool(self.backbone), "backbone is empty; choose one, see `actioncache backbones`")
+        demand(len(set(self.levels)) == len(self.levels), f"levels {list(self.levels)} names one level twice")
+        demand(self.format == FORMAT, f"this spec has format {self.format}; this version of actioncache writes format {FORMAT}")
 
 
 @dataclass(frozen=True)
@@ -131,7 +125,7 @@ class RunOptions(Checked):
 
     def check(self) -> None:
         for name in ("batch_size", "tries"):
-            _demand(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
-        _demand(self.workers >= 0, f"workers is {self.workers}; it must be 0 (one a processor) or positive")
-        _demand(self.timeout_seconds > 0, f"timeout_seconds is {self.timeout_seconds}; it must be positive")
-        _demand(self.publish_seconds >= 0, f"publish_seconds is {self.publish_seconds}; it must be 0 (publish every video) or positive")
+            demand(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
+        demand(self.workers >= 0, f"workers is {self.workers}; it must be 0 (one a processor) or positive")
+        demand(self.timeout_seconds > 0, f"timeout_seconds is {self.timeout_seconds}; it must be positive")
+        demand(self.publish_seconds >= 0, f"publish_seconds is {self.publish_seconds}; it must be 0 (publish every video) or positive")

@@ -6,13 +6,10 @@ from pathlib import Path
 
 import torch
 
-from extract.backbones import BACKBONES, Backbone, BackboneInfo, backbone_info, describe_backbones, resolve_levels
+from extract.backbones import BACKBONES, Backbone, BackboneInfo, backbone_info, resolve_levels
 from extract.checkpoint import fit_state, read_state
 from extract.downloads import checked_bytes, fetch
-from extract.precision import prepare
 from store.errors import WeightsError
-
-__all__ = ["LoadedBackbone", "describe_backbones", "load_backbone", "prepare", "state_digest", "weights_choices"]
 
 PUBLISHED, RANDOM = "published", "random"
 

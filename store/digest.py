@@ -110,6 +110,12 @@ def _require(condition: bool, where: str, value: Any, expected: str) -> None:
         raise SpecError(f"{where} is {value!r}; it must be {expected}")
 
 
+def demand(condition: bool, message: str) -> None:
+    """Raise ``SpecError(message)`` unless ``condition`` holds; for the ``check`` of specs."""
+    if not condition:
+        raise SpecError(message)
+
+
 class Checked:
     """Base of the spec dataclasses: brings every field to its annotated type, then calls ``check``."""
 

@@ -6,15 +6,9 @@ Nothing that only changes speed (device, parallel jobs) is in here.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from store.digest import Checked, setting
-from store.errors import SpecError
+from store.digest import Checked, demand, setting
 
 FORMAT = 1  # raised when the meaning of a spec changes, so that old and new runs never mix
-
-
-def _demand(condition: bool, message: str) -> None:
-    if not condition:
-        raise SpecError(message)
 
 
 @dataclass(frozen=True)
@@ -36,8 +30,8 @@ class SequenceSpec(Checked):
     width: int = setting(256, "number of principal components d_m (projection pca)")
 
     def check(self) -> None:
-        _demand(self.steps >= 1, f"sequence.steps is {self.steps}; it must be at least 1")
-        _demand(self.width >= 1, f"sequence.width is {self.width}; it must be at least 1")
+        demand(self.steps >= 1, f"sequence.steps is {self.steps}; it must be at least 1")
+        demand(self.width >= 1, f"sequence.width is {self.width}; it must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -54,8 +48,8 @@ class HeadSpec(Checked):
 
     def check(self) -> None:
         for name in ("hidden", "layers"):
-            _demand(getattr(self, name) >= 1, f"head.{name} is {getattr(self, name)}; it must be at least 1")
-        _demand(0 <= self.dropout < 1, f"head.dropout is {self.dropout}; it must be at least 0 and below 1")
+            demand(getattr(self, name) >= 1, f"head.{name} is {getattr(self, name)}; it must be at least 1")
+        demand(0 <= self.dropout < 1, f"head.dropout is {self.dropout}; it must be at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -78,14 +72,14 @@ class TrainSpec(Checked):
     seed: int = setting(0, "of the initial weights, the validation part, the batches and the dropout")
 
     def check(self) -> None:
-        _demand(self.learning_rate > 0, f"train.learning_rate is {self.learning_rate}; it must be positive")
+        demand(self.learning_rate > 0, f"train.learning_rate is {self.learning_rate}; it must be positive")
         for name in ("weight_decay", "gradient_clip"):
-            _demand(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}; it must be 0 or positive")
+            demand(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}; it must be 0 or positive")
         for name in ("batch_size", "epochs", "patience"):
-            _demand(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}; it must be at least 1")
+            demand(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("validation", "label_smoothing"):
-            _demand(0 <= getattr(self, name) < 1, f"train.{name} is {getattr(self, name)}; it must be at least 0 and below 1")
-        _demand(0 <= self.seed < 2**32, f"train.seed is {self.seed}; it must be at least 0 and below 2^32")
+            demand(0 <= getattr(self, name) < 1, f"train.{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        demand(0 <= self.seed < 2**32, f"train.seed is {self.seed}; it must be at least 0 and below 2^32")
 
 
 @dataclass(frozen=True)
@@ -98,4 +92,4 @@ class RunSpec(Checked):
     format: int = setting(FORMAT, "meaning of this spec; set by the program")
 
     def check(self) -> None:
-        _demand(self.format == FORMAT, f"this run has format {self.format}; this version of actioncache writes format {FORMAT}")
+        demand(self.format == FORMAT, f"this run has format {self.format}; this version of actioncache writes format {FORMAT}")
