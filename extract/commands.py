@@ -83,7 +83,7 @@ def backbones(as_json: bool) -> None:
     for info in infos:
         levels = ", ".join(f"{level} {width}" for level, width in info.dims.items())
         frames = f"{info.clip_length} frames of " if info.clip_length > 1 else ""
-        published = ", ".join(info.urls) or "none"
+        published = ", ".join(info.published) or "none"
         click.echo(info.name)
         click.echo(f"    levels     {levels}")
         click.echo(f"    input      {frames}{info.size}x{info.size} {info.modality}")

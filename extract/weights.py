@@ -52,8 +52,8 @@ def load_backbone(name: str, source: str | None, levels: tuple[str, ...] = ()) -
 def weights_choices(info: BackboneInfo) -> str:
     """What can be given as the weights of a backbone, in words."""
     choices = ["a .safetensors or .pth file"]
-    if info.urls:
-        default, *others = info.urls
+    if info.published:
+        default, *others = info.published
         more = "".join(f", {PUBLISHED}:{name}" for name in others)
         choices.append(f"{PUBLISHED} (= {PUBLISHED}:{default}){more} (downloaded)")
     choices.append(f"{RANDOM}:SEED such as {RANDOM}:0 (weights that have learned nothing)")
@@ -61,12 +61,12 @@ def weights_choices(info: BackboneInfo) -> str:
 
 
 def _published(info: BackboneInfo, name: str) -> Path:
-    if not info.urls:
+    if not info.published:
         raise WeightsError(f"nobody published weights for backbone {info.name}; choose {weights_choices(info)}")
-    name = name or next(iter(info.urls))
-    if name not in info.urls:
+    name = name or next(iter(info.published))
+    if name not in info.published:
         raise WeightsError(f"backbone {info.name} has no published weights {name!r}; choose {weights_choices(info)}")
-    return fetch(info.urls[name])
+    return fetch(info.published[name].url)
 
 
 def _from_file(name: str, path: Path, data: bytes, levels: tuple[str, ...]) -> LoadedBackbone:

@@ -15,6 +15,17 @@ from store.registry import Registry
 
 
 @dataclass(frozen=True)
+class Published(Checked):
+    """A file of weights that its authors put on the web; what is not known is empty or zero, and then said to be unknown."""
+
+    url: str
+    sha256: str = ""  # all 64 digits, where the publisher states them; else the first use records them
+    bytes: int = 0
+    licence: str = ""
+    about: str = ""  # by whom, trained on what, accuracy as published
+
+
+@dataclass(frozen=True)
 class BackboneInfo(Checked):
     """What a network gives and what it must be fed. Preprocessing belongs to the weights, so it stands here and nowhere else."""
 
@@ -22,19 +33,24 @@ class BackboneInfo(Checked):
     dims: dict[str, int]  # level -> feature width, from the lowest level to the last
     default_level: str = ""  # level used when none is asked for; empty: the last
     aliases: dict[str, str] = field(default_factory=dict)  # other names of levels, e.g. a paper's; never stored
-    clip_length: int = 1  # frames the network takes at once; 1: frame-wise
+    maps: tuple[str, ...] = ()  # levels that can also be had as feature maps [D, (t), h, w], under their name with MAP behind it
+    clip_length: int = 1  # frames the network takes at once, as it was trained; 1: frame-wise
+    shortest_clip: int = 0  # a network that takes clips of any length from this one on; 0: of clip_length only
+    channels: int = 3  # of one frame: 3 (RGB, or flow drawn as an image), 2 a pair of x- and y-flow, 3 + 2 a pair for rgb+flow
+    resize: tuple[int, ...] = (256,)  # of frames before the crop, as it was trained: short side, or width and height
     size: int = 224  # side of the square input in pixels that the weights were trained on
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # one number for all channels, or one a channel in channel_order
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     value_range: tuple[float, ...] = (0.0, 1.0)  # that uint8 0..255 is mapped to, before mean and std
     channel_order: Literal["rgb", "bgr"] = "rgb"
-    modality: Literal["rgb", "flow"] = "rgb"
-    urls: dict[str, str] = field(default_factory=dict)  # published weights by name, the usual one first; see extract.weights
+    modality: Literal["rgb", "flow", "rgb+flow"] = "rgb"
+    published: dict[str, Published] = field(default_factory=dict)  # weights by name, the usual one first; see extract.weights
 
     def check(self) -> None:
-        sizes = [*self.dims.values(), self.clip_length, self.size]
+        sizes = [*self.dims.values(), self.clip_length, self.size, self.channels]
         levels = [*self.aliases.values(), self.default_level or self.last_level]
-        if not self.dims or min(sizes) < 1 or not set(levels) <= set(self.dims) or set(self.aliases) & set(self.dims):
+        strange = {*levels, *self.maps} - set(self.dims)
+        if not self.dims or min(sizes) < 1 or strange or set(self.aliases) & set(self.dims):
             raise ValueError(f"backbone {self.name!r} describes itself wrongly: {self}")
 
     @property
@@ -43,18 +59,29 @@ class BackboneInfo(Checked):
         return next(reversed(self.dims), "")
 
 
+MAP = ".map"
+
+
 def resolve_levels(info: BackboneInfo, names: Sequence[str]) -> tuple[str, ...]:
     """Bring level names to one form: aliases to canonical names, each once, from low to high; none asked for gives the default level.
 
-    So ``("high", "low")`` and ``("block2", "block4")`` are the same levels and the same spec. Unknown names raise ``UnknownNameError``.
+    So ``("high", "low")`` and ``("block2", "block4")`` are the same levels and the same spec. A level of ``info.maps`` with ``MAP`` behind
+    it, such as ``block3.map``, is its feature map instead of the mean over it. Unknown names raise ``UnknownNameError``.
     """
-    wanted = {info.aliases.get(name, name) for name in names} or {info.default_level or info.last_level}
-    unknown = sorted(wanted - set(info.dims))
+    wanted = {_canonical(info, name) for name in names} or {info.default_level or info.last_level}
+    possible = [name for level in info.dims for name in ((level, level + MAP) if level in info.maps else (level,))]
+    unknown = sorted(wanted - set(possible))
     if unknown:
         aliases = ", ".join(f"{alias} = {level}" for alias, level in info.aliases.items())
         known = ", ".join(info.dims) + (f" ({aliases})" if aliases else "")
+        known += f"; as maps: {', '.join(level + MAP for level in info.maps)}" if info.maps else ""
         raise UnknownNameError(f"backbone {info.name} has no level {', '.join(map(repr, unknown))}; known: {known}")
-    return tuple(level for level in info.dims if level in wanted)
+    return tuple(name for name in possible if name in wanted)
+
+
+def _canonical(info: BackboneInfo, name: str) -> str:
+    level = name.removesuffix(MAP)
+    return info.aliases.get(level, level) + name[len(level) :]
 
 
 class Backbone(nn.Module):
@@ -72,17 +99,21 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def forward(self, frames: torch.Tensor, levels: Sequence[str] = ()) -> dict[str, torch.Tensor]:
-        """Frames [B, 3, H, W] (frame-wise) or [B, 3, T, H, W] (clips), normalised -> ``{level: float32 [B, D]}``.
+        """Frames [B, C, H, W] (frame-wise) or [B, C, T, H, W] (clips), normalised -> ``{level: float32 [B, D]}``.
 
         One pass serves all ``levels`` (names or aliases; none: the default level) and ends at the highest of them. A level is the mean of
-        its output over space (and time), taken in float32 whatever the network's precision.
+        its output over space (and time), taken in float32 whatever the network's precision; a level with ``MAP`` behind its name is the
+        output itself, float32 [B, D, (t), h, w].
         """
         wanted = resolve_levels(self.info, levels)
+        last = wanted[-1].removesuffix(MAP)
         features: dict[str, torch.Tensor] = {}
         for level, output in self.stages(frames):
             if level in wanted:
                 features[level] = average(output)
-            if level == wanted[-1]:
+            if level + MAP in wanted:
+                features[level + MAP] = output.float().contiguous()
+            if level == last:
                 break
         return features
 

@@ -7,6 +7,7 @@ import torchvision
 from torch import nn
 
 from extract.backbones import BACKBONES, Backbone, BackboneInfo
+from extract.published import from_torchvision
 
 BLOCK_ENDS = {1: 16, 3: 24, 6: 32, 10: 64, 13: 96, 16: 160, 17: 320}  # last layer of each row of the paper's table 2 -> its width
 
@@ -21,8 +22,9 @@ class MobileNetV2(Backbone):
         super().__init__()
         network = torchvision.models.mobilenet_v2(weights=None, num_classes=classes)
         dims = {f"block{number}": width for number, width in enumerate(BLOCK_ENDS.values(), start=1)}
-        urls = {weights.name: weights.url for weights in torchvision.models.MobileNet_V2_Weights}
-        self.info = BackboneInfo("mobilenet_v2", {**dims, "features": 1280, "logits": classes}, default_level="features", urls=urls)
+        published = from_torchvision("mobilenet_v2")
+        maps = (*dims, "features")
+        self.info = BackboneInfo("mobilenet_v2", {**dims, "features": 1280, "logits": classes}, "features", maps=maps, published=published)
         self.features: nn.Sequential = network.features
         self.classifier: nn.Module = network.classifier
 

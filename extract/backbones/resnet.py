@@ -12,6 +12,7 @@ import torchvision
 from torch import nn
 
 from extract.backbones import BACKBONES, Backbone, BackboneInfo
+from extract.published import from_torchvision
 
 ALIASES = {"low": "block2", "mid": "block3", "high": "block4"}
 FIRST_WIDTHS = {18: 64, 34: 64, 50: 256, 101: 256}  # of block1; each later block doubles it
@@ -37,8 +38,8 @@ class ResNet(Backbone):
         super().__init__()
         name = f"resnet{depth}"
         dims = {f"block{block}": FIRST_WIDTHS[depth] << (block - 1) for block in (1, 2, 3, 4)}
-        urls = {weights.name: weights.url for weights in torchvision.models.get_model_weights(name)}
-        self.info = BackboneInfo(name, {**dims, "logits": classes}, default_level="block4", aliases=ALIASES, urls=urls)
+        published = from_torchvision(name)
+        self.info = BackboneInfo(name, {**dims, "logits": classes}, "block4", ALIASES, tuple(dims), published=published)
         for child, module in torchvision.models.get_model(name, weights=None, num_classes=classes).named_children():
             self.add_module(child, module)
 

@@ -44,7 +44,7 @@ class Tiny(_Tiny):
         dims = {f"block{number}": width for number, width in enumerate(WIDTHS, start=1)}
         aliases = {"low": "block1", "mid": "block2", "high": "block3"}
         grid = {"grid": WIDTHS[-1] * GRID * GRID}
-        self.info = BackboneInfo("tiny", {**dims, **grid}, default_level="block3", aliases=aliases, size=56)
+        self.info = BackboneInfo("tiny", {**dims, **grid}, "block3", aliases, tuple(dims), resize=(64,), size=56)
         widths = (3, *WIDTHS)
         self.convolutions = nn.ModuleList(nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in itertools.pairwise(widths))
 
@@ -64,7 +64,7 @@ class Tiny3d(_Tiny):
     def __init__(self) -> None:
         super().__init__()
         dims = {f"block{number}": width for number, width in enumerate(WIDTHS, start=1)}
-        self.info = BackboneInfo("tiny3d", dims, clip_length=8, size=56)
+        self.info = BackboneInfo("tiny3d", dims, maps=tuple(dims), clip_length=8, resize=(64,), size=56)
         widths = (3, *WIDTHS)
         self.convolutions = nn.ModuleList(
             nn.Conv3d(before, after, (span, 3, 3), stride=(1, 2, 2), padding=(span // 2, 1, 1))

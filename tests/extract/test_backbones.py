@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import nn
 
-from extract.backbones import BACKBONES, Backbone, BackboneInfo, average, backbone_info, describe_backbones, resolve_levels
+from extract.backbones import BACKBONES, MAP, Backbone, BackboneInfo, average, backbone_info, describe_backbones, resolve_levels
 from extract.backbones.mobilenet import MobileNetV2
 from extract.backbones.resnet import ResNet
 from extract.precision import DTYPES, MEMORY_FORMATS, exact_arithmetic, prepare
@@ -33,7 +33,7 @@ def network() -> Callable[[str], Backbone]:
 
 def inputs(info: BackboneInfo, batch: int = 2, size: int = 64) -> torch.Tensor:
     time = (info.clip_length,) if info.clip_length > 1 else ()
-    return torch.rand(batch, 3, *time, size, size, generator=torch.Generator().manual_seed(3))
+    return torch.rand(batch, info.channels, *time, size, size, generator=torch.Generator().manual_seed(3))
 
 
 @pytest.mark.parametrize("name", BACKBONES.names())
@@ -61,6 +61,26 @@ def test_one_pass_equals_one_pass_a_level(name: str, network: Callable[[str], Ba
         together = backbone(frames, tuple(backbone.info.dims))
         for level, values in together.items():
             assert torch.equal(backbone(frames, (level,))[level], values)
+
+
+@pytest.mark.parametrize("name", BACKBONES.names())
+def test_a_map_is_what_its_level_is_the_mean_of(name: str, network: Callable[[str], Backbone]) -> None:
+    backbone = network(name)
+    frames = inputs(backbone.info)
+    for level in backbone.info.maps:
+        with torch.inference_mode():
+            features = backbone(frames, (level, level + MAP))
+        assert list(features) == [level, level + MAP]
+        assert features[level + MAP].dim() == frames.dim()
+        assert features[level + MAP].dtype == torch.float32
+        assert torch.equal(average(features[level + MAP]), features[level])
+
+
+def test_levels_resolve_to_maps_in_order_and_refuse_what_has_none() -> None:
+    info = backbone_info("resnet34")
+    assert resolve_levels(info, ("high", "mid.map", "block3", "low.map")) == ("block2.map", "block3", "block3.map", "block4")
+    with pytest.raises(UnknownNameError, match=r"no level 'logits.map'; known: .*; as maps: block1.map, block2.map"):
+        resolve_levels(info, ("logits.map",))
 
 
 @pytest.mark.parametrize("name", BACKBONES.names())
