@@ -126,6 +126,18 @@ class FeatureStore:
 
         return self._retried(read)
 
+    def digests(self, video_id: str) -> dict[str, bytes]:
+        """The stored digest of each level of one video (16 bytes each); equal ones mean equal features, frames and times.
+
+        Raises ``MissingFeaturesError`` for an unknown video. Nothing but the index is read.
+        """
+
+        def read() -> dict[str, bytes]:
+            shard, position = self._find(video_id)
+            return dict(zip((level.name for level in shard.levels), shard.digests(position), strict=True))
+
+        return self._retried(read)
+
     def failures(self) -> dict[str, Failure]:
         """The last failure of every video that failed and has no features, by id."""
         last, _ = failure_files.read_all(self.path / "failures")

@@ -67,13 +67,20 @@ def read_spec_file(path: Path) -> dict[str, Any]:
 
 def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Where two specs differ, in words, for an error message."""
-    ours, theirs = dict(_leaves(found)), dict(_leaves(wanted))
-    different = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key, "unset") != theirs.get(key, "unset")]
-    return "; ".join(f"{key} is {ours.get(key, 'unset')!r}, wanted {theirs.get(key, 'unset')!r}" for key in different[:10])
+    different = list(differences(found, wanted).items())[:10]
+    return "; ".join(f"{key} is {ours}, wanted {theirs}" for key, (ours, theirs) in different)
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Every setting in which two specs differ, sorted: {"clips.length": ("16", "unset")}; 1 and 1.0 are different, as in the digest."""
+    unset = ("", "unset")
+    ours, theirs = ({key: (json.dumps(value, sort_keys=True), repr(value)) for key, value in _leaves(spec)} for spec in (first, second))
+    pairs = {key: (ours.get(key, unset), theirs.get(key, unset)) for key in sorted(ours.keys() | theirs.keys())}
+    return {key: (one[1], other[1]) for key, (one, other) in pairs.items() if one[0] != other[0]}
 
 
 def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and (value or not prefix):
         for key, item in value.items():
             yield from _leaves(item, f"{prefix}.{key}" if prefix else str(key))
     else:

@@ -12,6 +12,7 @@ import pytest
 from store import FeatureError, Features, FeatureStore, MissingFeaturesError, SpecMismatchError, StoreError
 from store.failures import append, new_failure
 from store.layout import all_finite
+from store.spec_file import differences
 from store.testing import SPEC, same, sample
 
 
@@ -91,8 +92,30 @@ def test_the_spec_names_the_store(tmp_path: Path) -> None:
 
 def test_another_spec_is_refused_with_the_difference(tmp_path: Path) -> None:
     store = make(tmp_path, {"clips": {"length": 16}, "dtype": "float16"})
-    with pytest.raises(SpecMismatchError, match=r"made from another spec: clips\.length is 16, wanted 8; net is 'unset', wanted 'x'"):
+    with pytest.raises(SpecMismatchError, match=r"made from another spec: clips\.length is 16, wanted 8; net is unset, wanted 'x'"):
         FeatureStore.open(store.path, {"clips": {"length": 8}, "dtype": "float16", "net": "x"})
+
+
+def test_differences_of_specs_are_those_of_their_digests() -> None:
+    first = {"a": {"x": 1, "y": True}, "same": [1, {"k": 2}], "gone": {}, "text": "unset"}
+    second = {"a": {"x": 1.0, "y": True}, "same": [1, {"k": 2}], "text": None}
+    assert differences(first, second) == {"a.x": ("1", "1.0"), "gone": ("{}", "unset"), "text": ("'unset'", "None")}
+    assert differences(first, first) == differences({}, {}) == {}
+    assert differences({}, {"a": 1}) == {"a": ("unset", "1")}
+
+
+def test_digests_say_which_features_are_equal(tmp_path: Path) -> None:
+    first, second = make(tmp_path, {"a": 1}), make(tmp_path, {"a": 2})
+    videos = sample("three levels", 3)
+    for store in (first, second):
+        with store.writer() as writer:
+            for video_id, features in videos.items():
+                changed = {**features.values, "low": features.values["low"] + 1} if store is second else features.values
+                writer.add(video_id, Features(changed, features.frames, features.times))
+    ours, theirs = first.digests("a"), second.digests("a")
+    assert {level for level in ours if ours[level] == theirs[level]} == {"mid.1", "High"}
+    with pytest.raises(MissingFeaturesError, match="no features of 'nobody'"):
+        first.digests("nobody")
 
 
 def test_a_changed_spec_file_is_refused(tmp_path: Path) -> None:
