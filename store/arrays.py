@@ -19,9 +19,15 @@ _maps: dict[_Key, "Arrays"] = {}  # least recently used first; changed by single
 
 
 class Arrays:
-    """A shard's arrays; ``frames``, ``times`` and each of ``values`` can be sliced by rows. They keep the map behind them alive."""
+    """A shard's arrays; ``frames``, ``times`` and each of ``values`` can be sliced by rows. They keep the map behind them alive.
 
-    def __init__(self, structure: Structure, array: Callable[[Place], np.ndarray], rows: Callable[[Place], Any]) -> None:
+    ``file_bytes()`` asks the system for the present size of the file behind them, about half a microsecond.
+    """
+
+    def __init__(
+        self, structure: Structure, array: Callable[[Place], np.ndarray], rows: Callable[[Place], Any], file_bytes: Callable[[], int]
+    ) -> None:
+        self.file_bytes = file_bytes
         self.id = array(structure.id)
         self.first, self.num_rows = array(structure.first), array(structure.rows)
         self.digests = {level.name: array(structure.digests[level.name]) for level in structure.levels}
@@ -36,7 +42,9 @@ def mapped(path: Path, structure: Structure) -> Arrays:
     Raises ``FileNotFoundError`` when the file is gone and ``DamagedShardError`` when its size has changed.
     """
     key = (str(path), structure.size, structure.index_digest)
-    arrays = _maps.pop(key, None) or map_file(path, structure)
+    arrays = _maps.pop(key, None)
+    if arrays is None or arrays.file_bytes() != structure.size:  # touching what was cut off a mapped file would end the process (SIGBUS)
+        arrays = map_file(path, structure)
     _maps[key] = arrays
     if len(_maps) > MAX_MAPS:
         _maps.pop(next(iter(_maps)), None)
@@ -54,7 +62,7 @@ def map_file(path: Path, structure: Structure) -> Arrays:
     def view(place: Place) -> np.ndarray:
         return np.frombuffer(buffer, place.dtype, _count(place), place.offset).reshape(place.shape)
 
-    return Arrays(structure, view, view)
+    return Arrays(structure, view, view, buffer.size)
 
 
 @contextmanager
@@ -62,7 +70,7 @@ def read_file(path: Path, structure: Structure) -> Iterator[Arrays]:
     """The file's arrays by ordinary reads: a bad sector is a ``StoreError`` here, where a mapped page would end the process."""
     with _opened(path, structure) as descriptor:
         file = partial(_Rows, path, descriptor)
-        yield Arrays(structure, lambda place: file(place)[0 : place.shape[0]], file)
+        yield Arrays(structure, lambda place: file(place)[0 : place.shape[0]], file, lambda: os.fstat(descriptor).st_size)
 
 
 class _Rows:
