@@ -1,9 +1,6 @@
 """Commands of stage one: ``extract``, ``presets``, ``backbones``."""
 
 import json
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +10,7 @@ from extract.spec import FeatureSpec, RunOptions
 from store.digest import to_plain
 from store.list_commands import list_options
 from store.options import resolve, spec_options
+from store.signals import stop_signals
 from store.videos import VideoList
 
 if TYPE_CHECKING:
@@ -119,24 +117,3 @@ def summary_text(store_path: Path, summary: "Summary") -> str:
     if summary.failed:
         lines.append("a recorded failure is tried again once its file has changed, or with --retry-failed")
     return "\n".join(lines)
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT, SIGTERM or SIGUSR1 into a request to stop; a second one ends the program at once."""
-    received: list[int] = []
-
-    def receive(number: int, frame: object) -> None:
-        if received:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        received.append(number)
-        click.echo(f"{signal.Signals(number).name}: publishing what is complete, then stopping", err=True)
-
-    numbers = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
-    before = {number: signal.signal(number, receive) for number in numbers}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

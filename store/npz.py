@@ -34,24 +34,25 @@ def read_npz(path: Path, error: type[PipelineError]) -> dict[str, np.ndarray]:
         raise error(f"{path} is not an .npz file that can be read: {reason}") from None
 
 
+def read_array(file: IO[bytes], size: int, name: str) -> np.ndarray:
+    """The one array, in numpy's format and read-only, of an open file of ``size`` bytes; ``ValueError`` names what does not add up."""
+    shape, fortran, dtype = _read_header(file, name)
+    if dtype.hasobject or not dtype.itemsize:
+        raise ValueError(f"{name} holds {dtype}, which is not read (Python objects would run code)")
+    count = 1
+    for side in shape:
+        if side < 0:
+            raise ValueError(f"{name} claims the shape {shape}")
+        count *= side
+    held = size - file.tell()
+    if count * dtype.itemsize != held or held > MAX_BYTES:
+        raise ValueError(f"{name} claims {count} numbers of {dtype.itemsize} bytes, but holds {held} bytes (at most {MAX_BYTES})")
+    return np.frombuffer(file.read(held), dtype, count).reshape(shape, order="F" if fortran else "C")
+
+
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(info) as file:
-        shape, fortran, dtype = _read_header(file, info.filename)
-        if dtype.hasobject or not dtype.itemsize:
-            raise ValueError(f"{info.filename} holds {dtype}, which is not read (Python objects would run code)")
-        count = 1
-        for side in shape:
-            if side < 0:
-                raise ValueError(f"{info.filename} claims the shape {shape}")
-            count *= side
-        held = info.file_size - file.tell()
-        if count * dtype.itemsize != held or held > MAX_BYTES:
-            raise ValueError(
-                f"{info.filename} claims {count} numbers of {dtype.itemsize} bytes, but holds {held} bytes (at most {MAX_BYTES})"
-            )
-        data = file.read(held)
-    array = np.frombuffer(data, dtype, count)
-    return array.reshape(shape, order="F" if fortran else "C").copy()
+        return read_array(file, info.file_size, info.filename).copy()
 
 
 def _read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
