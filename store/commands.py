@@ -1,4 +1,4 @@
-"""The commands of ``actioncache store``: look into, check, repair and compact a feature store."""
+"""The commands of ``actioncache store``: look into, check, compare, repair and compact feature stores."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ def _open(path: Path) -> "FeatureStore":
 
 @click.group("store")
 def store() -> None:
-    """Look into, check, repair and compact a feature store.
+    """Look into, check, compare, repair and compact feature stores.
 
     PATH is the store's folder, the one with spec.json in it.
     """
@@ -116,3 +116,32 @@ def compact(path: Path, target_mb: float | None) -> None:
     found = _open(path)
     done = found.compact(int(target_mb * 1e6)) if target_mb else found.compact()
     click.echo(f"{done.merged} shards merged into {done.written}; {done.partials} left-over partial files removed")
+
+
+@store.command("diff")
+@click.argument("first", metavar="A", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("second", metavar="B", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--level", "levels", metavar="NAME", multiple=True, help="Only this level; A's:B's if they differ. May be repeated.")
+@click.option("--videos", "listed", type=click.IntRange(0), default=10, show_default=True, help="How many videos to name in each list.")
+@click.option(
+    "--tolerance", type=click.FloatRange(0), default=0.0, show_default=True, help="||A - B||/||B|| of a video that is no difference."
+)
+@click.option("--common", is_flag=True, help="Levels and videos that one store alone has are no difference.")
+@json_option
+@click.pass_context
+def diff(
+    ctx: click.Context, first: Path, second: Path, levels: tuple[str, ...], listed: int, tolerance: float, common: bool, as_json: bool
+) -> None:
+    """Compare two stores, usually of two specs: which videos differ, and how far.
+
+    Videos with equal digests are identical and not read. Exit code 1 if anything is different beyond the tolerance.
+    """
+    from store import diff as differ
+    from store import diff_text
+
+    found = differ.diff(_open(first), _open(second), levels, tolerance, common, listed)
+    for one in found.stores:
+        for name, reason in sorted(one.damaged.items()):
+            click.echo(f"warning: {name} cannot be used, its videos count as missing: {reason}", err=True)
+    click.echo(json.dumps(diff_text.plain(found), indent=2, ensure_ascii=False) if as_json else diff_text.text(found, listed))
+    ctx.exit(0 if found.same else 1)
