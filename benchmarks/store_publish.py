@@ -1,0 +1,106 @@
+"""What does it cost to put features into a store, checked and durable, against writing the same bytes durably and nothing more?
+
+Also: does a store of 1,000 shards make publishing dearer, and how much memory does compaction take?
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from figures import alternate, report
+
+from store.features import Features, FeatureStore
+
+VIDEOS, ROWS, WIDTH = 1290, 25, 1024  # 64 MB of 25 x 1024 float16, as ResNet and I3D features are
+SMALL, SHARDS = 50, 1000
+VIDEOS_OF_SMALL = Features({"level": np.ones((4, 8), np.float16)}, np.tile([[0, 1]], (4, 1)), np.tile([[0.0, 1.0]], (4, 1)))
+
+
+def videos() -> dict[str, Features]:
+    """One shard's worth of features."""
+    random = np.random.default_rng(0)
+    frames = np.stack([np.arange(ROWS), np.arange(ROWS) + 16], 1)
+    return {
+        f"class_{number % 101:03d}/v_{number:06d}.avi": Features(
+            {"level": random.standard_normal((ROWS, WIDTH), np.float32).astype(np.float16)}, frames, frames / 25
+        )
+        for number in range(VIDEOS)
+    }
+
+
+def durable_write(folder: Path, number: int, data: memoryview) -> None:
+    """The least that a durable file costs: write aside, fsync, rename, fsync of the folder."""
+    aside = folder / f".{number}.partial"
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    left = data
+    while left:
+        left = left[os.write(descriptor, left) :]
+    os.fsync(descriptor)
+    os.close(descriptor)
+    aside.rename(folder / f"{number}.h5")
+    descriptor = os.open(folder, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def throughput(root: Path) -> None:
+    """Adding and publishing 64 MB against writing as many bytes."""
+    some, turns = videos(), iter(range(1000))
+    plain = root / "plain"
+    plain.mkdir()
+    store = FeatureStore.create(root, "bench", {"what": "publish"})
+
+    def publish() -> None:
+        turn = next(turns)
+        with store.writer(max_bytes=2**40, max_seconds=1e9) as writer:
+            for video_id, features in some.items():
+                writer.add(f"{turn}/{video_id}", features)
+
+    publish()
+    image = memoryview(store.shards[0].path.read_bytes())
+
+    def write() -> None:
+        durable_write(plain, next(turns), image)
+
+    ours, bare = alternate(publish, write)
+    report("add and publish 64 MB of features", len(image) / ours / 1e6, "MB/s", "nothing")
+    report("add and publish 64 MB of features", bare / ours, "of the speed", "writing the same bytes with fsync", 0.6)
+
+
+def in_large_stores(root: Path) -> None:
+    """Publishing one small shard into a store of many, which also sorts among them, against an empty store."""
+    large = FeatureStore.create(root, "bench", {"what": "large"})
+    with large.writer("m", max_bytes=2**40, max_seconds=1e9) as writer:
+        for number in range(SHARDS * SMALL):
+            writer.add(f"large/{number}", VIDEOS_OF_SMALL)
+            if (number + 1) % SMALL == 0:
+                writer.publish()
+    turns = iter(range(1000))
+
+    def publish(store: FeatureStore, part: str) -> None:
+        turn = next(turns)
+        with store.writer(part) as writer:
+            for number in range(SMALL):
+                writer.add(f"{turn}/{number}", VIDEOS_OF_SMALL)
+
+    def into_empty() -> None:
+        publish(FeatureStore.create(root, "bench", {"what": "empty", "turn": next(turns)}), "a")
+
+    last, first, empty = alternate(lambda: publish(large, "z"), lambda: publish(large, "a"), into_empty)
+    looks, _ = alternate(large.refresh, lambda: None)
+    report(f"publish a small shard into a store of {SHARDS} shards, sorted last", last * 1e3, "milliseconds", "nothing")
+    report(f"publish a small shard into a store of {SHARDS} shards, sorted first", first * 1e3, "milliseconds", "nothing")
+    report("publish a small shard into an empty store", empty * 1e3, "milliseconds", "nothing")
+    report(f"refresh() of a store of {SHARDS} shards, nothing new", looks * 1e3, "milliseconds", "nothing")
+
+
+def main() -> None:
+    """Print ratios and times, on the disk of this checkout."""
+    with tempfile.TemporaryDirectory(dir=Path(__file__).parent) as folder:
+        throughput(Path(folder))
+        in_large_stores(Path(folder))
+
+
+if __name__ == "__main__":
+    main()
