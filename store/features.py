@@ -19,6 +19,9 @@ from store.spec_file import FILE_NAME, difference, find_store, read_spec_file, w
 from store.writer import DEFAULT_MAX_BYTES, DEFAULT_MAX_SECONDS, FeatureWriter
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from store.bulk import Order, Rows
     from store.compact import Compaction
     from store.repair import Repair
     from store.verify import Problem
@@ -137,6 +140,42 @@ class FeatureStore:
             return dict(zip((level.name for level in shard.levels), shard.digests(position), strict=True))
 
         return self._retried(read)
+
+    def read_rows(
+        self,
+        ids: Sequence[str] | None = None,
+        level: str | None = None,
+        out: "np.ndarray | None" = None,
+        dtype: str | None = None,
+        check: bool = True,
+        order: "Order" = "ids",
+        spans: bool = False,
+        threads: int = 0,
+    ) -> "Rows":
+        """One level of many videos (default: all) in one array, which may be given; arguments and errors as of ``RowReader``."""
+        from store.bulk import RowReader
+
+        wanted = self.ids() if ids is None else ids
+        return self._retried(lambda: RowReader(self, wanted, level).read(None, out, dtype, check, order, spans, threads))
+
+    def places(self, ids: Sequence[str]) -> "tuple[list[Shard], np.ndarray, np.ndarray]":
+        """Where videos are: the shards that hold them, and for each id int64 [V] its shard in that list and its position in the shard.
+
+        Raises ``MissingFeaturesError`` that counts the videos the store lacks and names some.
+        """
+        import numpy as np
+
+        absent = self.missing(ids)
+        if len(absent) == 1:
+            self._find(absent[0])
+        if absent:
+            raise MissingFeaturesError(
+                f"{self.path} has no features of {len(absent)} of the {len(ids)} videos asked for: {', '.join(map(repr, absent[:5]))}"
+                + (", ..." if len(absent) > 5 else "")
+            )
+        places = np.fromiter((self._places[video_id] for video_id in ids), np.int64, len(ids))
+        used, shard = np.unique(places >> _POSITION_BITS, return_inverse=True)
+        return [self._order[number] for number in used], shard, places & (1 << _POSITION_BITS) - 1
 
     def failures(self) -> dict[str, Failure]:
         """The last failure of every video that failed and has no features, by id."""

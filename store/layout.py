@@ -77,12 +77,17 @@ def encode_id(video_id: str) -> bytes:
     return encoded
 
 
+def digest_prefix(encoded_id: bytes, level: bytes, rows: int) -> bytes:
+    """What a video's digest covers before its arrays: whose rows, of which level, how many."""
+    return struct.pack("<I", len(encoded_id)) + encoded_id + level + struct.pack("<Q", rows)
+
+
 def video_digest(encoded_id: bytes, level: bytes, rows: np.ndarray, frames: np.ndarray, times: np.ndarray) -> bytes:
     """XXH3-128 (16 bytes, canonical order) of one video's one level: who, what, where in time, and every value.
 
     ``level`` is ``Level.encoded()``; the arrays are C-contiguous and little-endian.
     """
-    state = xxhash.xxh3_128(struct.pack("<I", len(encoded_id)) + encoded_id + level + struct.pack("<Q", len(rows)))
+    state = xxhash.xxh3_128(digest_prefix(encoded_id, level, len(rows)))
     state.update(frames.data)
     state.update(times.data)
     state.update(rows.data)
