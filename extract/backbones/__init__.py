@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -39,6 +40,10 @@ class BackboneInfo(Checked):
     channels: int = 3  # of one frame: 3 (RGB, or flow drawn as an image), 2 a pair of x- and y-flow, 3 + 2 a pair for rgb+flow
     resize: tuple[int, ...] = (256,)  # of frames before the crop, as it was trained: short side, or width and height
     size: int = 224  # side of the square input in pixels that the weights were trained on
+    fixed_size: bool = False  # takes inputs of ``size`` only, as a table of positions or a classifier over positions demands
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # of that resize
+    antialias: bool = True  # whether that resize averages over what it shrinks, as PIL does
+    fps: float = 0.0  # frame rate of the clips it was trained on; 0: not stated, or single frames
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # one number for all channels, or one a channel in channel_order
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     value_range: tuple[float, ...] = (0.0, 1.0)  # that uint8 0..255 is mapped to, before mean and std
@@ -50,7 +55,7 @@ class BackboneInfo(Checked):
         sizes = [*self.dims.values(), self.clip_length, self.size, self.channels]
         levels = [*self.aliases.values(), self.default_level or self.last_level]
         strange = {*levels, *self.maps} - set(self.dims)
-        if not self.dims or min(sizes) < 1 or strange or set(self.aliases) & set(self.dims):
+        if not self.dims or min(sizes) < 1 or strange or set(self.aliases) & set(self.dims) or self.fps < 0:
             raise ValueError(f"backbone {self.name!r} describes itself wrongly: {self}")
 
     @property
@@ -93,6 +98,8 @@ class Backbone(nn.Module):
     info: BackboneInfo
     level_keys: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Level -> prefixes of parameter names that this level alone needs; a checkpoint may lack them where the level is not wanted."""
+    extras: ClassVar[Mapping[str, str]] = {}
+    """Arrays that belong to the weights but are published in a file of their own, such as a mean cube: name -> what it is, in words."""
 
     def stages(self, frames: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield (level, its output [B, D, ...]) from low to high, computing each only when it is asked for."""
@@ -119,6 +126,16 @@ class Backbone(nn.Module):
 
     def convert(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Bring a published checkpoint's keys to this module's; the default takes them as they are."""
+        return dict(state)
+
+    def add_extras(self, state: Mapping[str, torch.Tensor], arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        """Put ``arrays``, named as in ``extras``, into a converted state dict. Raises ``WeightsError`` for one that does not fit.
+
+        The default network has none, so it refuses any.
+        """
+        if arrays:
+            known = ", ".join(self.extras) or "none"
+            raise UnknownNameError(f"backbone {self.info.name} takes no {', '.join(arrays)} with its weights; it takes: {known}")
         return dict(state)
 
     def initialise(self, seed: int) -> None:
