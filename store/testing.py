@@ -1,12 +1,19 @@
 """Conformance checks for programs that write or read shards by docs/format.md; they need no test framework.
 
 ``check_writer`` wants a callable ``write(root, name, spec, videos) -> folder``, ``check_reader`` a callable ``read(folder) -> videos``;
-videos are ``{id: Features}``. Both raise ``AssertionError`` saying which rule was broken.
+videos are ``{id: Features}``. ``kill_everywhere`` kills a Python program that changes a store at each of its steps, on systems that
+fork. All raise ``AssertionError`` saying which rule was broken.
 """
 
+import multiprocessing
+import os
 import shutil
+import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -17,6 +24,7 @@ from store.layout import Features
 Videos = dict[str, Features]
 Write = Callable[[Path, str, dict[str, Any], Videos], Path]
 Read = Callable[[Path], Mapping[str, Features]]
+SYSTEM_CALLS = {"open", "write", "writev", "ftruncate", "fsync", "rename", "replace", "unlink", "mkdir"}
 
 SPEC: dict[str, Any] = {"source": "conformance", "naïve": True, "nested": {"b": [1, 2.5, None], "a": "ü"}}
 _IDS = ("a", "class one/v_1.avi", "../up", "ü/日本語/🎬", "tab\tand\nnewline", " padded ", "x" * 300, "-")
@@ -86,6 +94,51 @@ def check_reader(read: Read, scratch: Path) -> None:
             continue
         wrong = [video_id for video_id, features in found.items() if video_id not in videos or not same(features, videos[video_id])]
         _demand(not wrong, f"damage {number}, {what}: wrong features of {wrong} were returned without an error")
+
+
+def killed_at(step: int, work: Callable[[], object], every_call: bool = False) -> bool:
+    """Run ``work`` in a fork that SIGKILLs itself at its ``step``-th event, counted from 1; False if ``work`` ended before.
+
+    Events are the starts of the system calls that change the disk, or with ``every_call`` the start and end of every call in ``store``.
+    """
+    child = multiprocessing.get_context("fork").Process(target=_killer, args=(step, work, every_call))
+    child.start()
+    child.join(60)
+    _demand(child.exitcode in (0, -signal.SIGKILL), f"step {step}: the work ended with exit code {child.exitcode}")
+    return child.exitcode != 0
+
+
+def _killer(left: int, work: Callable[[], object], every_call: bool) -> None:
+    package = str(Path(__file__).parent)
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal left
+        counts = event == "c_call" and getattr(argument, "__name__", "") in SYSTEM_CALLS
+        left -= frame.f_code.co_filename.startswith(package) if every_call else counts
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.setprofile(count)
+    work()
+    sys.setprofile(None)
+
+
+def kill_everywhere(path: Path, work: Callable[[FeatureStore], object], check: Callable[[Path], object], stride: int = 0) -> int:
+    """Kill ``work`` on the store ``path`` at each system call that changes the disk, or with ``stride`` at every so many calls.
+
+    Each time on a fresh copy of the store beside it, which ``check`` then looks at. Returns the number of kills.
+    """
+    kills = 0
+    while True:
+        copy = path.parent / str(kills) / path.name
+        shutil.copytree(path, copy)
+        killed = killed_at(1 + kills * max(1, stride), partial(work, FeatureStore.open(copy)), every_call=stride > 0)
+        if killed:
+            check(copy)
+        shutil.rmtree(copy.parent)
+        if not killed:
+            return kills
+        kills += 1
 
 
 def _damaged_copies(folder: Path, scratch: Path) -> Iterator[tuple[str, Path]]:

@@ -5,22 +5,18 @@ import functools
 import multiprocessing
 import os
 import resource
-import shutil
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
 from store import FeatureStore, StoreError
-from store.testing import SPEC, same, sample
+from store.testing import SPEC, kill_everywhere, killed_at, same, sample
 
 FORK = multiprocessing.get_context("fork")
 VIDEOS = sample(videos=12)
-SYSTEM_CALLS = {"open", "write", "writev", "ftruncate", "fsync", "rename", "replace", "unlink", "mkdir"}
-HERE = str(Path(__file__).resolve().parents[2] / "store")
 
 
 def write(store: FeatureStore, ids: list[str], part: str = "main") -> None:
@@ -43,45 +39,6 @@ def in_child(work: Callable[[], object]) -> int | None:
     child.start()
     child.join(60)
     return child.exitcode
-
-
-def killed_at(step: int, work: Callable[[], object], every_call: bool = False) -> bool:
-    """Run ``work`` in a process that SIGKILLs itself at its ``step``-th event; False if it got through.
-
-    Events are the starts of the system calls that change the disk, or with ``every_call`` the start and end of every call in the package.
-    """
-
-    def killer() -> None:
-        left = step
-
-        def count(frame: FrameType, event: str, argument: object) -> None:
-            nonlocal left
-            ours = frame.f_code.co_filename.startswith(HERE)
-            left -= ours if every_call else event == "c_call" and getattr(argument, "__name__", "") in SYSTEM_CALLS
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.setprofile(count)
-        work()
-        sys.setprofile(None)
-
-    code = in_child(killer)
-    assert code in (0, -signal.SIGKILL)
-    return code != 0
-
-
-def kill_everywhere(path: Path, work: Callable[[FeatureStore], object], check_one: Callable[[Path], object], stride: int) -> int:
-    """Kill ``work`` at each event (``stride`` 0) or at every ``stride``-th call, on a fresh copy each time; returns the number of kills."""
-    kills = 0
-    while True:
-        copy = path.parent / str(kills) / path.name
-        shutil.copytree(path, copy)
-        store = FeatureStore.open(copy)
-        if not killed_at(1 + kills * max(1, stride), functools.partial(work, store), every_call=stride > 0):
-            return kills
-        check_one(copy)
-        shutil.rmtree(copy.parent)
-        kills += 1
 
 
 def strides(at_length: int) -> pytest.MarkDecorator:
