@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from store import exchange_commands
+
 if TYPE_CHECKING:
     from store.features import FeatureStore
 
@@ -145,3 +147,6 @@ def diff(
             click.echo(f"warning: {name} cannot be used, its videos count as missing: {reason}", err=True)
     click.echo(json.dumps(diff_text.plain(found), indent=2, ensure_ascii=False) if as_json else diff_text.text(found, listed))
     ctx.exit(0 if found.same else 1)
+
+
+exchange_commands.add_commands(store)
