@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torchvision.transforms.v2 import functional
+from torchvision.transforms.v2 import InterpolationMode, functional
 
 from extract.backbones import BackboneInfo
 from extract.spec import CropSpec
@@ -22,8 +22,8 @@ class Box(NamedTuple):
     size: int
 
 
-def resize_frames(frames: torch.Tensor, spec: CropSpec) -> torch.Tensor:
-    """Resize uint8 [B, H, W, 3] to uint8 [B, 3, h, w], bilinear with antialiasing, as torchvision does.
+def resize_frames(frames: torch.Tensor, spec: CropSpec, info: BackboneInfo | None = None) -> torch.Tensor:
+    """Resize uint8 [B, H, W, 3] to uint8 [B, 3, h, w] as the network was trained (``info``), else bilinear with antialiasing.
 
     One number in ``spec.resize`` is the short side, the long one becoming int(short * long / short side); two are width and height.
     """
@@ -32,7 +32,8 @@ def resize_frames(frames: torch.Tensor, spec: CropSpec) -> torch.Tensor:
     channels_first = frames.permute(0, 3, 1, 2)
     if target == (height, width):
         return channels_first.contiguous()
-    return functional.resize(channels_first, list(target), antialias=True).contiguous()
+    mode = InterpolationMode(info.interpolation if info else "bilinear")
+    return functional.resize(channels_first, list(target), interpolation=mode, antialias=info.antialias if info else True).contiguous()
 
 
 def resized_size(height: int, width: int, resize: Sequence[int]) -> tuple[int, int]:

@@ -49,7 +49,7 @@ class Network:
         """Frames uint8 [k, H, W, 3] -> crops uint8 [k, n, 3, S, S] on the device. Whole frames travel: ten crops would be more bytes."""
         spec = self.spec.crops
         with self.watch.stage("crops"):
-            resized = resize_frames(torch.from_numpy(frames).to(self.device, non_blocking=True), spec)
+            resized = resize_frames(torch.from_numpy(frames).to(self.device, non_blocking=True), spec, self.backbone.info)
             boxes = crop_boxes(resized.shape[-2], resized.shape[-1], spec.size, spec.count)
             return cut(resized, boxes, is_flow=bool(self.spec.flow.method))
 
