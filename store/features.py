@@ -21,7 +21,7 @@ from store.writer import DEFAULT_MAX_BYTES, DEFAULT_MAX_SECONDS, FeatureWriter
 if TYPE_CHECKING:
     import numpy as np
 
-    from store.bulk import Order, Rows
+    from store.bulk import Order, RowReader, Rows
     from store.compact import Compaction
     from store.repair import Repair
     from store.verify import Problem
@@ -153,10 +153,13 @@ class FeatureStore:
         threads: int = 0,
     ) -> "Rows":
         """One level of many videos (default: all) in one array, which may be given; arguments and errors as of ``RowReader``."""
+        return self.reader(self.ids() if ids is None else ids, level).read(None, out, dtype, check, order, spans, threads)
+
+    def reader(self, ids: Sequence[str], level: str | None = None) -> "RowReader":
+        """A reader of one level of these videos, to read some of them at a time, again and again, or in other processes."""
         from store.bulk import RowReader
 
-        wanted = self.ids() if ids is None else ids
-        return self._retried(lambda: RowReader(self, wanted, level).read(None, out, dtype, check, order, spans, threads))
+        return self._retried(lambda: RowReader(self, ids, level))
 
     def places(self, ids: Sequence[str]) -> "tuple[list[Shard], np.ndarray, np.ndarray]":
         """Where videos are: the shards that hold them, and for each id int64 [V] its shard in that list and its position in the shard.

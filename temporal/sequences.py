@@ -13,10 +13,11 @@ from temporal.spec import SequenceSpec
 if TYPE_CHECKING:
     import torch
 
-    from store.features import Features
+    from store.bulk import RowReader
     from store.videos import VideoList
 
 NAMED = 8  # ids an error message names before it counts the rest
+INNER_BYTES = 256 << 20  # of clips with several vectors each, in memory at once
 
 
 class FeatureSource(Protocol):
@@ -29,7 +30,7 @@ class FeatureSource(Protocol):
     @property
     def levels(self) -> Sequence[str]: ...
     def missing(self, ids: Sequence[str]) -> list[str]: ...
-    def get(self, video_id: str, levels: Sequence[str] | None = None, check: bool = True) -> "Features": ...
+    def reader(self, ids: Sequence[str], level: str | None = None) -> "RowReader": ...
 
 
 @dataclass(frozen=True)
@@ -166,13 +167,13 @@ def load_sequences(
     absent = missing_videos(stores, videos)
     if absent:
         raise MissingFeaturesError(_missing_message(stores, absent, len(videos)))
-    pieces = [_video_rows(stores, levels, video.id, spec) for video in videos]
-    _check_widths([video.id for video in videos], pieces)
-    counts = np.array([len(parts[0]) for parts in pieces], dtype=np.int64)
-    starts = np.cumsum(counts) - counts
-    rows = np.empty((int(counts.sum()), pieces[0][0].shape[1]), dtype=np.float32)
-    for start, parts in zip(starts, pieces, strict=True):
-        _fuse(parts, spec.mid, out=rows[start : start + len(parts[0])])
+    ids = [video.id for video in videos]
+    rows, starts, counts = _level_rows(stores[0], levels[0], ids, spec)
+    if spec.mid != "none":
+        other, other_starts, other_counts = _level_rows(stores[1], levels[1], ids, spec)
+        _check_equal(ids, stores, counts, other_counts, rows.shape[1], other.shape[1])
+        assert np.array_equal(starts, other_starts), "rows of equal lists and counts lie alike"
+        (np.add if spec.mid == "sum" else np.multiply)(rows, other, out=rows)
     labels = label_indices(videos, videos.classes if classes is None else classes)
     return Sequences(tuple(video.id for video in videos), rows, starts, counts, labels, tuple(video.group for video in videos))
 
@@ -214,48 +215,51 @@ def label_indices(videos: "VideoList", classes: Sequence[str]) -> np.ndarray:
     return np.array([-1 if video.label is None else position[video.label] for video in videos], dtype=np.int64)
 
 
-def _video_rows(stores: Sequence[FeatureSource], levels: Sequence[str], id_: str, spec: SequenceSpec) -> list[np.ndarray]:
-    parts = []
-    for store, level in zip(stores, levels, strict=True):
-        values = store.get(id_, levels=[level]).values[level]
-        if values.ndim == 3 and spec.inner == "mean":
-            values = values.mean(axis=1, dtype=np.float32)
-        if values.ndim != 2 or not len(values):
-            raise FeatureError(_shape_message(id_, store, level, values.shape))
-        parts.append(values)
-    if len({part.shape for part in parts}) > 1:
-        first, second = (part.shape for part in parts)
+def _level_rows(store: FeatureSource, level: str, ids: list[str], spec: SequenceSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One level of all videos as float32 [R, D], and the first row and number of rows of each video."""
+    reader = store.reader(ids, level)
+    shape = reader.level.row_shape
+    if len(shape) == 2 and spec.inner == "mean":
+        return _inner_means(reader, shape[1])
+    if len(shape) != 1:
+        raise FeatureError(_shape_message(ids[0], store, level, (int(reader.counts[0]), *shape)))
+    found = reader.read(dtype="float32")
+    return found.values, found.starts, found.counts
+
+
+def _inner_means(reader: "RowReader", width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """[R, n, D] to float32 [R, D]: the mean over a clip's vectors, a few videos at a time, since all of them are n times as large."""
+    counts = reader.counts
+    ends = np.cumsum(counts)
+    means = np.empty((int(ends[-1]), width), np.float32)
+    some = max(1, INNER_BYTES // (reader.level.row_bytes * int(counts.max())))
+    for start in range(0, len(counts), some):
+        end = min(start + some, len(counts))
+        rows = reader.read(np.arange(start, end)).values
+        rows.mean(axis=1, dtype=np.float32, out=means[ends[start] - counts[start] : ends[end - 1]])
+    return means, ends - counts, counts
+
+
+def _check_equal(
+    ids: list[str], stores: Sequence[FeatureSource], counts: np.ndarray, others: np.ndarray, width: int, other_width: int
+) -> None:
+    differ = np.flatnonzero((counts != others) | (width != other_width))
+    if len(differ):
+        at = int(differ[0])
         raise FeatureError(
-            f"mid fusion of video {id_!r}: {stores[0].path} has {first[0]} clips of width {first[1]}, {stores[1].path} has {second[0]} of "
-            f"width {second[1]}; element-wise fusion needs equal numbers: extract both with the same clip rule and levels of equal width"
+            f"mid fusion of video {ids[at]!r}: {stores[0].path} has {counts[at]} clips of width {width}, {stores[1].path} has {others[at]} "
+            f"of width {other_width}; element-wise fusion needs equal numbers ({len(differ)} of {len(ids)} videos differ): extract both with "
+            "the same clip rule and levels of equal width"
         )
-    return parts
 
 
 def _shape_message(id_: str, store: FeatureSource, level: str, shape: tuple[int, ...]) -> str:
     what = f"features {level!r} of video {id_!r} in {store.path} have the shape {list(shape)}"
-    if len(shape) == 3 and shape[0]:
+    if len(shape) == 3:
         return f"{what}: {shape[1]} vectors a clip (crops or frames kept); --sequence.inner mean takes their mean"
     if len(shape) == 4:
         return f"{what}: feature maps, which these heads cannot read; extract with spatial pooling"
-    return f"{what}; a sequence needs [clips, width] with at least one clip"
-
-
-def _check_widths(ids: list[str], pieces: list[list[np.ndarray]]) -> None:
-    width = pieces[0][0].shape[1]
-    for id_, parts in zip(ids, pieces, strict=True):
-        if parts[0].shape[1] != width:
-            raise FeatureError(
-                f"video {id_!r} has features of width {parts[0].shape[1]}, video {ids[0]!r} of width {width}; one store, one width"
-            )
-
-
-def _fuse(parts: list[np.ndarray], mid: str, out: np.ndarray) -> None:
-    out[...] = parts[0]
-    if mid == "sum":
-        out += parts[1]
-    elif mid == "product":
-        out *= parts[1]
+    return f"{what}; a sequence needs [clips, width]"
 
 
 def _missing_message(stores: Sequence[FeatureSource], absent: list[str], total: int) -> str:
