@@ -248,8 +248,8 @@ def _check_equal(
         at = int(differ[0])
         raise FeatureError(
             f"mid fusion of video {ids[at]!r}: {stores[0].path} has {counts[at]} clips of width {width}, {stores[1].path} has {others[at]} "
-            f"of width {other_width}; element-wise fusion needs equal numbers ({len(differ)} of {len(ids)} videos differ): extract both with "
-            "the same clip rule and levels of equal width"
+            f"of width {other_width}; element-wise fusion needs equal numbers ({len(differ)} of {len(ids)} videos differ): extract both "
+            "with the same clip rule and levels of equal width"
         )
 
 
