@@ -31,12 +31,19 @@ def network() -> Callable[[str], Backbone]:
     return get
 
 
+HEAVY = {"mc3_18", "r2plus1d_18", "s3d_kylemin", "mvit_v1_b", "mvit_v2_s", "swin3d_s", "swin3d_b"}
+"""Networks that take seconds to build or run and share their code with a lighter one, or have tests of their own on small inputs."""
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name for name in BACKBONES]
+
+
 def inputs(info: BackboneInfo, batch: int = 2, size: int = 64) -> torch.Tensor:
-    time = (info.clip_length,) if info.clip_length > 1 else ()
-    return torch.rand(batch, info.channels, *time, size, size, generator=torch.Generator().manual_seed(3))
+    """As few frames and pixels as the network takes."""
+    frames = min(info.clip_length, max(info.shortest_clip, 4)) if info.shortest_clip else info.clip_length
+    time, side = (frames,) if info.clip_length > 1 else (), info.size if info.fixed_size else size
+    return torch.rand(batch, info.channels, *time, side, side, generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("name", BACKBONES.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_every_backbone_gives_the_levels_it_promises(name: str, network: Callable[[str], Backbone]) -> None:
     backbone = network(name)
     levels = tuple(backbone.info.dims)
@@ -53,7 +60,7 @@ def test_every_backbone_gives_the_levels_it_promises(name: str, network: Callabl
     assert list(default) == [backbone.info.default_level or levels[-1]]
 
 
-@pytest.mark.parametrize("name", BACKBONES.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_one_pass_equals_one_pass_a_level(name: str, network: Callable[[str], Backbone]) -> None:
     backbone = network(name)
     frames = inputs(backbone.info)
@@ -63,7 +70,7 @@ def test_one_pass_equals_one_pass_a_level(name: str, network: Callable[[str], Ba
             assert torch.equal(backbone(frames, (level,))[level], values)
 
 
-@pytest.mark.parametrize("name", BACKBONES.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_a_map_is_what_its_level_is_the_mean_of(name: str, network: Callable[[str], Backbone]) -> None:
     backbone = network(name)
     frames = inputs(backbone.info)
@@ -83,7 +90,7 @@ def test_levels_resolve_to_maps_in_order_and_refuse_what_has_none() -> None:
         resolve_levels(info, ("logits.map",))
 
 
-@pytest.mark.parametrize("name", BACKBONES.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_info_is_the_same_on_the_meta_device(name: str, network: Callable[[str], Backbone]) -> None:
     assert backbone_info(name) == network(name).info
     assert network(name).info.name == name
