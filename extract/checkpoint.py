@@ -100,7 +100,7 @@ def fit_state(backbone: Backbone, state: Mapping[str, torch.Tensor], levels: tup
     Levels that are not wanted and need parameters of their own (``Backbone.level_keys``: a classifier) are given up if the file's do not
     fit. All missing, unexpected, wrongly shaped and non-finite entries are reported in one ``WeightsError``.
     """
-    state = {key: value for key, value in backbone.convert(state).items() if not key.endswith(IGNORED_SUFFIX)}
+    state = {key: value for key, value in _converted(backbone, state, path).items() if not key.endswith(IGNORED_SUFFIX)}
     for level, prefixes in backbone.level_keys.items():
         wanted = {key for key in _targets(backbone) if key.startswith(prefixes)}
         if level not in levels and not all(key in state and _fits(state[key], _targets(backbone)[key]) for key in wanted):
@@ -110,8 +110,16 @@ def fit_state(backbone: Backbone, state: Mapping[str, torch.Tensor], levels: tup
     if problems:
         raise WeightsError(f"{path} does not fit {backbone.info.name} ({len(_targets(backbone))} entries): {'; '.join(problems)}")
     counters = {key: torch.zeros((), dtype=torch.int64) for key in backbone.state_dict() if key.endswith(IGNORED_SUFFIX)}
-    backbone.load_state_dict({**{key: value.float() for key, value in state.items()}, **counters}, assign=True)
+    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    backbone.load_state_dict({**state, **counters}, assign=True)
     assert not any(value.is_meta for value in (*backbone.parameters(), *backbone.buffers())), "a weight came from nowhere"
+
+
+def _converted(backbone: Backbone, state: Mapping[str, torch.Tensor], path: Path) -> State:
+    try:
+        return backbone.convert(state)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
 
 
 def _targets(backbone: Backbone) -> State:
@@ -119,7 +127,9 @@ def _targets(backbone: Backbone) -> State:
 
 
 def _fits(value: torch.Tensor, target: torch.Tensor) -> bool:
-    return value.shape == target.shape and value.is_floating_point()
+    """A weight may be stored in any floating type; a table of indices, such as Swin's, has the one type it must have."""
+    kind = value.is_floating_point() if target.is_floating_point() else value.dtype == target.dtype
+    return value.shape == target.shape and kind
 
 
 def _problems(targets: State, state: State) -> list[str]:
