@@ -13,7 +13,9 @@ import torch
 from extract.backbones import Backbone, backbone_info
 from extract.backbones.bn_inception import BnInception, caffe_max_pool
 from extract.backbones.cross_modality import from_rgb
+from extract.backbones.tsn_resnet import TsnResNet50, rename
 from extract.checkpoint import read_state
+from extract.downloads import promised_digits
 from extract.weights import LoadedBackbone, load_backbone
 from store.errors import SpecError, WeightsError
 
@@ -190,3 +192,63 @@ def test_random_inception_does_not_fade_away() -> None:
     assert first.identity == again.identity != other.identity
     features = run(first.backbone, torch.randn(2, 10, 64, 64, generator=torch.Generator().manual_seed(0)))["global_pool"]
     assert 0.05 < features.std() < 50
+
+
+# mmaction2's ResNet-50
+
+
+@pytest.fixture(scope="module")
+def resnet_state(layouts: dict[str, dict[str, list[int]]]) -> State:
+    return recipe(layouts["tsn_mmaction2_resnet50_backbone"])
+
+
+def mmaction2(state: State, classes: int) -> dict[str, object]:
+    """A whole file of mmaction2: the recogniser's prefixes, and a classifier."""
+    head = {"cls_head.fc_cls.weight": torch.ones(classes, 2048), "cls_head.fc_cls.bias": torch.arange(classes).float()}
+    return {"meta": {"mmaction2_version": "0.5.0"}, "state_dict": {**{f"backbone.{key}": value for key, value in state.items()}, **head}}
+
+
+def test_resnet_has_every_published_entry_and_no_other(layouts: dict[str, dict[str, list[int]]]) -> None:
+    with torch.device("meta"):
+        ours = {key: list(value.shape) for key, value in TsnResNet50("rgb").state_dict().items() if not key.startswith("fc.")}
+    theirs = layouts["tsn_mmaction2_resnet50_backbone"]
+    assert {rename(key): shape for key, shape in theirs.items()} == ours
+    assert len(theirs) == len(ours) == 318
+
+
+def test_resnet_computes_what_mmaction2s_does(resnet_state: State, outputs: Mapping[str, np.ndarray], tmp_path: Path) -> None:
+    for content in (resnet_state, mmaction2(resnet_state, 51)):  # a backbone alone, and a whole recogniser
+        ours = run(load(tmp_path, "tsn_resnet50_rgb", content).backbone, picture(), "block4")["block4"]
+        theirs = outputs["tsn_mmaction2_resnet50/layer4_mean"]
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * float(np.abs(theirs).max()))
+
+
+def test_mmaction2s_files_load_with_their_own_classes(resnet_state: State, tmp_path: Path) -> None:
+    backbone = load(tmp_path, "tsn_resnet50_rgb", mmaction2(resnet_state, 51), ("block4", "logits")).backbone
+    assert backbone.info.dims["logits"] == 51
+    values = run(backbone, torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)), "block4", "logits")
+    expected = values["block4"].sum(1, keepdims=True) + np.arange(51)
+    np.testing.assert_allclose(values["logits"], expected, rtol=1e-4)
+
+
+def test_resnet_flow_starts_from_rgb_on_purpose_only(resnet_state: State, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"conv1\.weight takes 3 channels, .*`actioncache weights convert tsn_resnet50_flow FILE"):
+        load(tmp_path, "tsn_resnet50_flow", mmaction2(resnet_state, 400))
+    with torch.device("meta"):
+        network = TsnResNet50("flow")
+    backbone = load(tmp_path, "tsn_resnet50_flow", from_rgb(network, resnet_state)).backbone
+    mean = resnet_state["conv1.conv.weight"].numpy().astype(np.float64).mean(1)
+    np.testing.assert_allclose(backbone.state_dict()["conv1.weight"].numpy(), np.repeat(mean[:, None], 10, 1), rtol=0, atol=1e-6)
+
+
+def test_resnet_is_fed_as_mmaction2_does() -> None:
+    rgb, flow = backbone_info("tsn_resnet50_rgb"), backbone_info("tsn_resnet50_flow")
+    assert (rgb.mean, rgb.std, rgb.value_range, rgb.channel_order) == ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), (0, 255), "rgb")
+    assert (flow.modality, flow.channels, flow.mean, flow.std) == ("flow", 10, (128.0,), (128.0,))
+
+
+def test_published_files_promise_their_digits() -> None:
+    for name in ("tsn_bninception_rgb", "tsn_bninception_flow", "tsn_resnet50_rgb", "tsn_resnet50_flow"):
+        published = backbone_info(name).published
+        assert published
+        assert all(promised_digits(Path(file.url).name) for file in published.values())
