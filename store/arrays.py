@@ -69,21 +69,23 @@ def map_file(path: Path, structure: Structure) -> Arrays:
 def read_file(path: Path, structure: Structure) -> Iterator[Arrays]:
     """The file's arrays by ordinary reads: a bad sector is a ``StoreError`` here, where a mapped page would end the process."""
     with _opened(path, structure) as descriptor:
-        file = partial(_Rows, path, descriptor)
+        file = partial(_Rows, path, descriptor, structure.size)
         yield Arrays(structure, lambda place: file(place)[0 : place.shape[0]], file, lambda: os.fstat(descriptor).st_size)
 
 
 class _Rows:
     """Rows of an open file; slicing reads."""
 
-    def __init__(self, path: Path, descriptor: int, place: Place) -> None:
-        self.path, self.descriptor, self.place = path, descriptor, place
+    def __init__(self, path: Path, descriptor: int, size: int, place: Place) -> None:
+        self.path, self.descriptor, self.size, self.place = path, descriptor, size, place
         self.row_bytes = _count(place) // place.shape[0] * np.dtype(place.dtype).itemsize
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         start, stop, _ = rows.indices(self.place.shape[0])
         shape = (max(0, stop - start), *self.place.shape[1:])
         wanted, offset = shape[0] * self.row_bytes, self.place.offset + start * self.row_bytes
+        if offset + wanted > self.size:  # nothing is allocated for what a cut file only claims to hold
+            raise DamagedShardError(f"{self.path} ends at byte {self.size}, inside an array")
         data = bytearray()
         while len(data) < wanted:
             try:
@@ -98,6 +100,8 @@ class _Rows:
 
 @contextmanager
 def _opened(path: Path, structure: Structure) -> Iterator[int]:
+    """A descriptor of the file as it is now. An older map of it is let go: a restored backup may have taken over the name since."""
+    _maps.pop((str(path), structure.size, structure.index_digest), None)
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from store.cut_shard import open_cut
 from store.errors import DamagedShardError, FeatureError, SpecMismatchError, StoreError
 from store.features import FeatureStore
 from store.files import fsync_folder
@@ -84,17 +85,29 @@ class _Work:
             self.left.append(Problem(name, "", str(error)))
             return
         try:
-            shard = Shard.open_unchecked(path, self.store.digest)
+            shard = self._open(path)
         except DamagedShardError:
             self._move(path)
         except StoreError as second:
             self.left.append(Problem(name, "", str(second)))
         except FileNotFoundError:
             return
+        except OSError as error:  # no room for what open_cut needs
+            raise refused(path.parent, error, f"{path.name} is as it was") from error
         else:
             found = self._sort(shard)
             if found:
                 self._replace(shard, found)
+
+    def _open(self, path: Path) -> Shard:
+        """The shard without its index being checked; if it was cut short, what is left of it."""
+        try:
+            return Shard.open_unchecked(path, self.store.digest)
+        except DamagedShardError:
+            cut = open_cut(path, self.store.digest)
+            if not cut:
+                raise
+            return cut
 
     def _sort(self, shard: Shard) -> _Sorted | None:
         """None if the shard is to be left alone: gone, or on a disk that does not answer."""

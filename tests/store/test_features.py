@@ -357,3 +357,24 @@ def test_a_digest_may_be_left_out_where_one_store_has_the_name(tmp_path: Path) -
         FeatureStore.open(tmp_path / "rgb")
     with pytest.raises(StoreError, match="is not a feature store"):
         FeatureStore.open(tmp_path / "flow")
+
+
+def test_a_store_opened_anew_reads_the_file_that_has_the_name_now(tmp_path: Path) -> None:
+    """A backup put back under the same name, as rsync does, while this process still has a map of the damaged file."""
+    store = make(tmp_path)
+    with store.writer() as writer:
+        writer.add("a", sample()["a"])
+    (shard,) = store.shards
+    good = shard.path.read_bytes()
+    bad = bytearray(good)
+    bad[shard.structure.values["high"].offset] ^= 1
+    for content in (bad, good, bad):
+        (tmp_path / "copy").write_bytes(content)
+        (tmp_path / "copy").replace(shard.path)
+        fresh = FeatureStore.open(store.path)
+        if content is good:
+            assert same(fresh.get("a"), sample()["a"])
+            assert same(store.get("a"), sample()["a"])
+        else:
+            with pytest.raises(StoreError, match="the bytes are not the ones that were written"):
+                fresh.get("a")
