@@ -2,7 +2,6 @@
 
 import difflib
 import itertools
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,11 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from store import failures as failure_files
 from store.digest import digest as digest_of
 from store.digest import to_plain
-from store.errors import DamagedShardError, MissingFeaturesError, SpecMismatchError, StoreError
+from store.errors import MissingFeaturesError, SpecMismatchError, StoreError
 from store.failures import Failure
 from store.files import PARTIAL_SUFFIX, safe_name
+from store.index import VideoIndex
 from store.layout import Features, Level
 from store.shard import Shard
+from store.shard_folder import ShardFolder
 from store.spec_file import FILE_NAME, difference, find_store, read_spec_file, write_spec_file
 from store.writer import DEFAULT_MAX_BYTES, DEFAULT_MAX_SECONDS, FeatureWriter
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Failure", "FeatureStore", "FeatureWriter", "Features"]
 
 T = TypeVar("T")
-_POSITION_BITS = 32  # a video's place is shard number << 32 | position in the shard: one small object a video
 
 
 class FeatureStore:
@@ -42,10 +42,8 @@ class FeatureStore:
     def __init__(self, path: Path, spec: dict[str, Any]) -> None:
         """Use ``create`` or ``open``."""
         self.path, self.spec, self.digest = path, spec, digest_of(spec)
-        self.damaged: dict[str, StoreError] = {}
-        self._shards: dict[str, Shard] = {}
-        self._order: list[Shard] = []
-        self._places: dict[str, int] = {}
+        self._folder = ShardFolder(path / "shards", self.digest)
+        self._index = VideoIndex()
         self.refresh()
 
     @classmethod
@@ -82,7 +80,7 @@ class FeatureStore:
     @property
     def layout(self) -> tuple[Level, ...]:
         """Name, type and row shape of every level; empty while nothing is stored."""
-        return self._order[0].levels if self._order else ()
+        return self.shards[0].levels if self.shards else ()
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -92,30 +90,34 @@ class FeatureStore:
     @property
     def shards(self) -> tuple[Shard, ...]:
         """The usable shards, by name."""
-        return tuple(self._order)
+        return self._index.shards
+
+    @property
+    def damaged(self) -> dict[str, StoreError]:
+        """The shards that cannot be used: file name -> error."""
+        return self._folder.damaged
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._index)
 
     def __contains__(self, video_id: object) -> bool:
-        return video_id in self._places
+        return video_id in self._index
 
     def __repr__(self) -> str:
         return f"FeatureStore({str(self.path)!r}, {len(self)} videos)"
 
     def ids(self) -> list[str]:
         """Ids of all videos, by shard and order of writing."""
-        return list(self._places)
+        return list(self._index.ids())
 
     def num_rows(self) -> dict[str, int]:
         """Number of rows of every video, in the order of ``ids``."""
-        counts = self._retried(lambda: [shard.num_rows() for shard in self._order])
-        mask = (1 << _POSITION_BITS) - 1
-        return {video_id: int(counts[place >> _POSITION_BITS][place & mask]) for video_id, place in self._places.items()}
+        return self._retried(lambda: self._index.num_rows())
 
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Those of ``ids`` that have no features, in their order."""
-        return [video_id for video_id in ids if video_id not in self._places]
+        index = self._index
+        return [video_id for video_id in ids if video_id not in index]
 
     def get(self, video_id: str, levels: Sequence[str] | None = None, check: bool = True) -> Features:
         """One video's features (copies; every level unless ``levels`` names some), compared with their digests unless ``check`` is False.
@@ -166,9 +168,8 @@ class FeatureStore:
 
         Raises ``MissingFeaturesError`` that counts the videos the store lacks and names some.
         """
-        import numpy as np
-
-        absent = self.missing(ids)
+        index = self._index  # another thread may look at the folder meanwhile
+        absent = [video_id for video_id in ids if video_id not in index]
         if len(absent) == 1:
             self._find(absent[0])
         if absent:
@@ -176,14 +177,12 @@ class FeatureStore:
                 f"{self.path} has no features of {len(absent)} of the {len(ids)} videos asked for: {', '.join(map(repr, absent[:5]))}"
                 + (", ..." if len(absent) > 5 else "")
             )
-        places = np.fromiter((self._places[video_id] for video_id in ids), np.int64, len(ids))
-        used, shard = np.unique(places >> _POSITION_BITS, return_inverse=True)
-        return [self._order[number] for number in used], shard, places & (1 << _POSITION_BITS) - 1
+        return index.find_all(ids)
 
     def failures(self) -> dict[str, Failure]:
         """The last failure of every video that failed and has no features, by id."""
         last, _ = failure_files.read_all(self.path / "failures")
-        return {video_id: failure for video_id, failure in last.items() if video_id not in self._places}
+        return {video_id: failure for video_id, failure in last.items() if video_id not in self._index}
 
     def writer(self, part: str = "main", max_bytes: int = DEFAULT_MAX_BYTES, max_seconds: float = DEFAULT_MAX_SECONDS) -> FeatureWriter:
         """A writer that publishes a shard whenever ``max_bytes`` of features or ``max_seconds`` of work have come together."""
@@ -191,15 +190,8 @@ class FeatureStore:
 
     def refresh(self) -> None:
         """See what others have published, merged or repaired since; opens only files not seen before."""
-        for _ in range(100):
-            names = self._list()
-            if self._open_new(names) and names == self._list():  # equal lists: nothing was renamed while we looked
-                break
-        else:
-            raise StoreError(f"{self.path / 'shards'} changes faster than it can be read")
-        order = [self._shards[name] for name in sorted(self._shards)]
-        if order != self._order:
-            self._index(order)
+        self._folder.look()
+        self._index = self._index.updated(self._folder.usable)
 
     def verify(self, deep: bool = False) -> "list[Problem]":
         """Everything that is wrong with the store, read afresh from the disk; ``deep`` compares every digest. Raises nothing for damage."""
@@ -221,15 +213,15 @@ class FeatureStore:
 
     def info(self) -> dict[str, Any]:
         """Facts about the store in JSON's types."""
-        rows = sum(shard.structure.total_rows for shard in self._order)
+        rows = sum(shard.structure.total_rows for shard in self.shards)
         return {
             "path": str(self.path),
             "digest": self.digest,
             "spec": self.spec,
             "videos": len(self),
             "rows": rows,
-            "shards": len(self._order),
-            "bytes": sum(shard.structure.size for shard in self._order),
+            "shards": len(self.shards),
+            "bytes": sum(shard.structure.size for shard in self.shards),
             "levels": {level.name: {"dtype": level.dtype, "row_shape": list(level.row_shape)} for level in self.layout},
             "failures": len(self.failures()),
             "damaged": {name: str(error) for name, error in sorted(self.damaged.items())},
@@ -246,60 +238,13 @@ class FeatureStore:
         raise StoreError(f"{self.path}: shards vanish faster than they can be read")
 
     def _find(self, video_id: str) -> tuple[Shard, int]:
-        place = self._places.get(video_id)
-        if place is not None:
-            return self._order[place >> _POSITION_BITS], place & (1 << _POSITION_BITS) - 1
+        found = self._index.find(video_id)
+        if found is not None:
+            return found
         message = f"{self.path} has no features of {video_id!r}"
-        near = difflib.get_close_matches(video_id, itertools.islice(self._places, 10_000), n=1)
+        near = difflib.get_close_matches(video_id, itertools.islice(self._index.ids(), 10_000), n=1)
         message += f"; did you mean {near[0]!r}?" if near else ""
         if self.damaged:
             names = ", ".join(sorted(self.damaged)[:3])
             message += f"; {len(self.damaged)} of its shards cannot be used ({names}): run `actioncache store verify`"
         raise MissingFeaturesError(message)
-
-    def _list(self) -> list[str]:
-        try:
-            names = os.listdir(self.path / "shards")  # noqa: PTH208 - names are all that is needed
-        except FileNotFoundError:
-            names = []
-        except OSError as error:
-            raise StoreError(f"{self.path / 'shards'} cannot be read: {error.strerror or error}") from None
-        return sorted(name for name in names if name.endswith(".h5") and not name.startswith("."))
-
-    def _open_new(self, names: list[str]) -> bool:
-        """Bring ``_shards`` and ``damaged`` in line with the folder; False if a file vanished meanwhile."""
-        here = set(names)
-        self._shards = {name: shard for name, shard in self._shards.items() if name in here}
-        self.damaged = {name: error for name, error in self.damaged.items() if name in here}
-        for name in names:
-            if name in self._shards or isinstance(self.damaged.get(name), DamagedShardError | SpecMismatchError):
-                continue
-            try:
-                self._shards[name] = Shard.open(self.path / "shards" / name, self.digest)
-                self.damaged.pop(name, None)
-            except FileNotFoundError:
-                if not (self.path / "shards" / name).is_symlink():
-                    return False
-                self.damaged[name] = StoreError(f"{self.path / 'shards' / name} is a link to nothing")
-            except StoreError as error:
-                self.damaged[name] = error
-        self._set_apart_other_levels()
-        return True
-
-    def _set_apart_other_levels(self) -> None:
-        """All shards of a store have the levels of the first one by name."""
-        first = self._shards[min(self._shards)] if self._shards else None
-        for name, shard in list(self._shards.items()):
-            if first and shard.levels != first.levels:
-                ours, theirs = ("; ".join(map(str, one.levels)) for one in (shard, first))
-                self.damaged[name] = SpecMismatchError(f"{shard.path} has levels {ours}; the store's first shard {first.name} has {theirs}")
-                del self._shards[name]
-
-    def _index(self, order: list[Shard]) -> None:
-        known = len(self._order)
-        appended = known > 0 and order[:known] == self._order
-        places = dict(self._places) if appended else {}
-        for number, shard in itertools.islice(enumerate(order), known if appended else 0, None):
-            for position, video_id in enumerate(shard.ids):
-                places.setdefault(video_id, number << _POSITION_BITS | position)
-        self._order, self._places = order, places

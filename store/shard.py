@@ -31,7 +31,8 @@ class Shard:
         (cannot be read here and now) and ``FileNotFoundError`` (gone).
         """
         structure = read_structure(path, spec_digest)
-        return cls(path, structure, _checked_index(path, structure, map_file(path, structure), spec_digest))
+        with read_file(path, structure) as arrays:
+            return cls(path, structure, _checked_index(path, structure, arrays, spec_digest))
 
     @classmethod
     def open_unchecked(cls, path: Path, spec_digest: str) -> "Shard":

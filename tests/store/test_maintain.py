@@ -1,5 +1,6 @@
 """verify, repair and compact."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -209,14 +210,22 @@ def test_maintenance_on_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch:
 def test_a_disk_that_does_not_answer_is_not_taken_for_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make(tmp_path, IDS)
 
-    def refuse(*arguments: object) -> bytes:
-        raise OSError(5, "Input/output error")
+    read, features = os.pread, min(place.offset for place in store.shards[0].structure.values.values())
 
-    monkeypatch.setattr(os, "pread", refuse)
-    assert "Input/output error" in store.verify(deep=True)[0].reason
-    done = store.repair()
-    assert (done.set_aside, len(done.left)) == ((), 1)
-    assert len(FeatureStore.open(store.path)) == 12
+    def refuse(from_byte: int, descriptor: int, count: int, offset: int) -> bytes:
+        if offset + count > from_byte:
+            raise OSError(5, "Input/output error")
+        return read(descriptor, count, offset)
+
+    for from_byte, videos in ((features, 12), (8, 0), (0, 0)):  # no features, no index, nothing at all
+        monkeypatch.setattr(os, "pread", functools.partial(refuse, from_byte))
+        assert "Input/output error" in store.verify(deep=True)[0].reason
+        done = store.repair()
+        assert (done.set_aside, len(done.left)) == ((), 1)
+        assert len(FeatureStore.open(store.path)) == videos
+    monkeypatch.undo()
+    store.refresh()
+    assert_right(store, IDS)
 
 
 def test_chunks_cut_by_size() -> None:
