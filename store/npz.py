@@ -60,5 +60,8 @@ def _read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise ValueError(f"{name} is of version {version} of numpy's format; 1.0 and 2.0 can be read")
-    header: tuple[tuple[int, ...], bool, np.dtype] = readers[version](file)
+    try:
+        header: tuple[tuple[int, ...], bool, np.dtype] = readers[version](file)
+    except Exception as error:  # numpy parses the text as Python, so bad text ends in any error of Python's own parser
+        raise ValueError(f"{name} has no header of numpy's: {str(error)[:200]}") from None
     return header

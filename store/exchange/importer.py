@@ -136,7 +136,7 @@ def load(reader: Reader, item: Item) -> tuple[Features, bool]:
     loaded = reader.read(item)
     values, rounded = {}, False
     for level, array in loaded.values.items():
-        rows, inexact = to_rows(level, array, reader.spec)
+        rows, inexact = to_rows(f"array {level}", array, reader.spec)
         values[level] = reader.accept(level, rows)
         rounded |= inexact
     counts = {level: len(rows) for level, rows in values.items()}
