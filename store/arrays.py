@@ -21,13 +21,13 @@ _maps: dict[_Key, "Arrays"] = {}  # least recently used first; changed by single
 class Arrays:
     """A shard's arrays; ``frames``, ``times`` and each of ``values`` can be sliced by rows. They keep the map behind them alive.
 
-    ``file_bytes()`` asks the system for the present size of the file behind them, about half a microsecond.
+    ``size`` is the file's size in bytes when it was opened; ``file_bytes()`` asks the system for the present one, in half a microsecond.
     """
 
     def __init__(
         self, structure: Structure, array: Callable[[Place], np.ndarray], rows: Callable[[Place], Any], file_bytes: Callable[[], int]
     ) -> None:
-        self.file_bytes = file_bytes
+        self.size, self.file_bytes = structure.size, file_bytes
         self.id = array(structure.id)
         self.first, self.num_rows = array(structure.first), array(structure.rows)
         self.digests = {level.name: array(structure.digests[level.name]) for level in structure.levels}

@@ -141,8 +141,10 @@ class RowReader:
         for number, (path, structure) in enumerate(self._shards):
             chosen = self.shard == number
             arrays = mapped(path, structure)
-            self.first[chosen] = arrays.first[self.position[chosen]]
-            self.counts[chosen] = arrays.num_rows[self.position[chosen]]
+            first, counts = arrays.first[self.position[chosen]], arrays.num_rows[self.position[chosen]]
+            if ((counts < 1) | (counts > structure.total_rows) | (first < 0) | (first > structure.total_rows - counts)).any():
+                raise DamagedShardError(f"{path}: the index has changed since the shard was opened; {ADVICE}")
+            self.first[chosen], self.counts[chosen] = first, counts
         prefixes = [digest_prefix(encode_id(name), self._encoded_level, rows) for name, rows in zip(ids, self.counts.tolist(), strict=True)]
         self.prefixes = b"".join(prefixes)
         self.ends = np.cumsum([0, *map(len, prefixes)], dtype=np.int64)

@@ -23,7 +23,9 @@ DIGEST_BYTES = SPAN_BYTES = 16
 class Copy:
     """One reading: the videos in the order of the disk, in blocks of one shard; runs that lie together on both sides are copied at once."""
 
-    def __init__(self, reader: "RowReader", rows: "Rows", videos: np.ndarray, starts: np.ndarray, maps: dict[int, Arrays], check: bool) -> None:
+    def __init__(
+        self, reader: "RowReader", rows: "Rows", videos: np.ndarray, starts: np.ndarray, maps: dict[int, Arrays], check: bool
+    ) -> None:
         self.reader, self.rows, self.maps, self.check = reader, rows, maps, check
         self.level, self.row_bytes = reader.level.name, reader.level.row_bytes
         self.videos, self.starts, self.counts = videos, starts, reader.counts[videos]
@@ -59,6 +61,9 @@ class Copy:
         scratch = np.empty((0, *self.reader.level.row_shape), self.reader.level.storage)
         for low, high in blocks:
             arrays = self.maps[int(self.shard[low])]
+            if arrays.file_bytes() != arrays.size:  # cut short meanwhile: touching what is gone would end the process (SIGBUS)
+                self.bad += self.videos[low:high].tolist()
+                continue
             copy, at = self.rows.values, self.starts[low:high]
             if self.casts:
                 ends = np.cumsum(self.counts[low:high])

@@ -92,8 +92,8 @@ class _Work:
             self.left.append(Problem(name, "", str(second)))
         except FileNotFoundError:
             return
-        except OSError as error:  # no room for what open_cut needs
-            raise refused(path.parent, error, f"{path.name} is as it was") from error
+        except OSError as reason:  # no room for what open_cut needs
+            raise refused(path.parent, reason, f"{path.name} is as it was") from reason
         else:
             found = self._sort(shard)
             if found:

@@ -1,13 +1,15 @@
-"""A shard that is cut short while it is mapped: an error in words, where touching the missing pages would end the process (SIGBUS)."""
+"""A shard that is cut short or changed while it is mapped: an error in words, where touching missing pages would end the process."""
 
 import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from store import DamagedShardError, FeatureStore, StoreError
+from store.arrays import Arrays
 from store.testing import SPEC, same, sample
 
 FORK = multiprocessing.get_context("fork")
@@ -78,3 +80,36 @@ def test_a_cut_shard_that_was_repaired_away_is_looked_for_elsewhere(features: Fe
         assert same(features.get("a"), VIDEOS["a"])
 
     assert in_child(work) == 0
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_shard_cut_during_a_bulk_read_is_an_error(features: FeatureStore, monkeypatch: pytest.MonkeyPatch, check: bool) -> None:
+    shard = features.shards[0]
+    reader = features.reader(IDS, "low")
+    maps = reader._maps
+
+    def cut_after_the_plan(videos: np.ndarray) -> dict[int, Arrays]:
+        found = maps(videos)
+        os.truncate(shard.path, 4096)
+        return found
+
+    def work() -> None:
+        monkeypatch.setattr(reader, "_maps", cut_after_the_plan)
+        with pytest.raises(DamagedShardError, match=r"level low: the bytes of video 'a' of .*\.h5, .* and 195 more are not the ones"):
+            reader.read(check=check)
+        with pytest.raises(DamagedShardError, match="has 4096 bytes"):
+            features.read_rows(IDS, "low")
+
+    assert in_child(work) == 0
+
+
+@pytest.mark.parametrize(("member", "value"), [("first", 2**40), ("first", -3), ("rows", 2**62), ("rows", 0)])
+def test_an_index_that_changes_under_a_map_is_an_error(features: FeatureStore, member: str, value: int) -> None:
+    (shard,) = features.shards
+    with shard.path.open("r+b") as file:
+        file.seek(getattr(shard.structure, member).offset)
+        file.write(value.to_bytes(8, "little", signed=True))
+    with pytest.raises(DamagedShardError):
+        features.get(IDS[0])
+    with pytest.raises(DamagedShardError, match=r"main-000000-\w+\.h5: the index has changed since the shard was opened; run"):
+        features.read_rows(IDS, "low")

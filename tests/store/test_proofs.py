@@ -31,3 +31,8 @@ def assert_all_hold(found: list[dict[str, object]]) -> None:
 )
 def test_random_kills_of_extract_lose_nothing(arguments: tuple[str, ...]) -> None:
     assert_all_hold(figures("store_kills.py", *arguments))
+
+
+@pytest.mark.parametrize("arguments", [("--damages", "60"), pytest.param((), marks=pytest.mark.slow)], ids=["60", "1000"])
+def test_random_damage_of_shards_is_never_a_wrong_feature(arguments: tuple[str, ...]) -> None:
+    assert_all_hold(figures("store_damage.py", *arguments))
