@@ -10,7 +10,9 @@ import torch
 from torchvision.transforms.v2 import InterpolationMode, functional
 
 from extract.backbones import BackboneInfo
-from extract.spec import CropSpec
+from extract.flow_bytes import MIRRORS, mirrored_channels
+from extract.modality import RGB_CHANNELS
+from extract.spec import CropSpec, FlowSpec
 
 
 class Box(NamedTuple):
@@ -59,32 +61,33 @@ def crop_boxes(height: int, width: int, size: int, count: int) -> list[Box]:
     return [Box(top, left, False, size) for top, left in five] + [Box(top, right - left, True, size) for top, left in five]
 
 
-def cut(resized: torch.Tensor, boxes: Sequence[Box], is_flow: bool) -> torch.Tensor:
-    """Cut ``boxes`` from uint8 [B, 3, h, w]: uint8 [B, n, 3, size, size].
+def cut(resized: torch.Tensor, boxes: Sequence[Box], flow: FlowSpec | None = None) -> torch.Tensor:
+    """Cut ``boxes`` from uint8 [B, C, h, w]: uint8 [B, n, C, size, size]. ``flow`` says what the channels are; without it, or without a
+    method in it, they are RGB.
 
-    In mirrored crops of flow images channel 0 holds motion to the right, which a mirror inverts: byte b becomes 256 - b, so that 128, no
-    motion, stays (``FlowSpec``).
+    In mirrored crops the channels that hold motion to the right are inverted as the family of networks did in training, byte by byte
+    (``extract.flow_bytes``); motion down, the magnitude and RGB stay.
     """
+    inverted = mirrored_channels(flow) if flow and flow.method else slice(0)
+    total = MIRRORS[flow.quantise] if flow else 0
     crops = []
     for top, left, mirrored, size in boxes:
         crop = resized[:, :, top : top + size, left : left + size]
         if mirrored:
             crop = crop.flip(-1)
-            if is_flow:
-                inverted = (256 - crop[:, :1].short()).clamp(max=255).to(torch.uint8)  # flow bytes are 1 to 255; 0 would not fit
-                crop = torch.cat([inverted, crop[:, 1:]], 1)
+            crop[:, inverted] = (total - crop[:, inverted].short()).clamp(0, 255).to(torch.uint8)
         crops.append(crop)
     return torch.stack(crops, 1)
 
 
 def normalise(crops: torch.Tensor, info: BackboneInfo, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Map bytes to what the network was trained on: uint8 [..., 3, S, S] RGB -> ``dtype`` [..., 3, S, S].
+    """Map bytes to what the network was trained on: uint8 [..., C, S, S], RGB first where there is RGB -> ``dtype`` [..., C, S, S].
 
-    In float32: 0..255 to ``info.value_range``, then (x - mean) / std with mean and deviation in the network's channel order, then rounded
-    to ``dtype``.
+    In float32: 0..255 to ``info.value_range``, then (x - mean) / std with mean and deviation (one number, or one a channel in the
+    network's channel order), then rounded to ``dtype``. Only RGB has a channel order: channels of flow stay where they are.
     """
-    if info.channel_order == "bgr":
-        crops = crops.flip(-3)
+    if info.channel_order == "bgr" and info.modality != "flow":
+        crops = torch.cat([crops[..., :RGB_CHANNELS, :, :].flip(-3), crops[..., RGB_CHANNELS:, :, :]], -3)
     low, high = info.value_range
     values = crops.to(torch.float32).div_(255)
     if (low, high) != (0.0, 1.0):

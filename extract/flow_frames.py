@@ -1,6 +1,6 @@
-"""Optical flow of the frames that clips need, as 8-bit images. Runs in decode workers, so it imports no torch.
+"""Optical flow of the frames that clips need, as 8-bit images or stacks. Runs in decode workers, so it imports no torch.
 
-The meaning of a flow image stands in ``FlowSpec``.
+What a frame's flow is stands in ``FlowSpec``, its bytes in ``extract.flow_bytes``.
 """
 
 import difflib
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from extract.flow import FLOWS, FlowMethod
+from extract.flow_bytes import flow_bytes
 from extract.spec import FlowSpec
 from extract.video import VideoSource
 from store.errors import FeatureError, SpecError
@@ -35,61 +36,70 @@ def resolve_flow(spec: FlowSpec) -> FlowSpec:
 
 
 def flow_frames(source: VideoSource, indices: np.ndarray, spec: FlowSpec) -> Iterator[np.ndarray]:
-    """Yield the flow image uint8 [h, w, 3] from frame i to frame i + 1 for each i of ``indices`` (sorted, each once), in order.
+    """Yield the flow of each frame of ``indices`` (sorted, each once), in order: uint8 [h, w, C], C = ``extract.modality.flow_channels``.
 
-    The last frame repeats the flow before it, and a video of one frame has zero flow. Each frame is decoded once, each pair computed
-    once, and two frames are held. ``spec`` is resolved. Raises ``FeatureError`` when the method gives NaN or Inf.
+    Each frame is decoded once and each flow computed once, whatever stacks share it; two frames, the flows of one stack and, with RGB,
+    the frames that wait for theirs are held. ``spec`` is resolved. Raises ``FeatureError`` when the method gives NaN or Inf.
     """
     indices = np.asarray(indices, dtype=np.int64)
-    if source.num_frames == 1:
-        grey = (flow_grey(frame, spec.short_side) for frame in source.frames(indices))
-        yield from (encode_flow(np.zeros((*image.shape, 2), np.float32), spec.bound) for image in grey)
-        return
-    pairs, repeats = np.unique(np.minimum(indices, source.num_frames - 2), return_counts=True)
-    for index, flow, count in zip(pairs, _flows(source, pairs, spec), repeats, strict=True):
-        if not np.isfinite(flow).all():
-            raise FeatureError(f"{source.path}: flow method {spec.method} gives NaN or Inf between frames {index} and {index + 1}")
-        image = encode_flow(flow, spec.bound)
-        for _ in range(count):
-            yield image
+    stacks = stack_indices(indices, source.num_frames, spec)
+    flows: dict[int, np.ndarray] = {}  # those that a stack to come needs
+    colours: dict[int, np.ndarray] = {}
+    done = 0
+    for index, flow, colour in _walk(source, np.unique(stacks), indices if spec.with_rgb else indices[:0], spec):
+        if flow is not None:
+            flows[index] = flow_bytes(flow, spec)
+        if colour is not None:
+            colours[index] = colour
+        while done < len(indices) and stacks[done, -1] in flows and (not spec.with_rgb or indices[done] in colours):
+            parts = [flows[pair] for pair in stacks[done].tolist()]
+            yield np.concatenate([colours.pop(int(indices[done])), *parts] if spec.with_rgb else parts, 2)
+            done += 1
+            oldest = stacks[done, 0] if done < len(indices) else np.inf
+            flows = {pair: image for pair, image in flows.items() if pair >= oldest}
 
 
-def _flows(source: VideoSource, pairs: np.ndarray, spec: FlowSpec) -> Iterator[np.ndarray]:
-    """The flow of each pair (i, i + 1), float32 [h, w, 2]."""
+def stack_indices(indices: np.ndarray, num_frames: int, spec: FlowSpec) -> np.ndarray:
+    """Which flows each frame's stack holds: int64 [U, N], ascending in each row, from 0 to the last flow, ``num_frames`` - 2."""
+    flows = indices[:, None] + spec.offset + np.arange(spec.pairs)
+    return np.clip(flows, 0, max(0, num_frames - 2))
+
+
+def _walk(
+    source: VideoSource, pairs: np.ndarray, coloured: np.ndarray, spec: FlowSpec
+) -> Iterator[tuple[int, np.ndarray | None, np.ndarray | None]]:
+    """Decode once through the video: (i, flow of i float32 [h, w, 2] or None, None) and (i, None, RGB uint8 [h, w, 3]), as they come."""
     method: FlowMethod = FLOWS.get(spec.method)(spec.params)
-    wanted = set(pairs.tolist())
-    needed = np.unique(np.concatenate([pairs, pairs + 1]))
+    wanted, shown, single = set(pairs.tolist()), set(coloured.tolist()), source.num_frames == 1
+    needed = np.unique(np.concatenate([pairs, coloured] if single else [pairs, pairs + 1, coloured]))
     before: np.ndarray | None = None
     for index, frame in zip(needed.tolist(), source.frames(needed), strict=True):
         grey = flow_grey(frame, spec.short_side)
-        if index - 1 in wanted and before is not None:
-            yield method(before, grey)
+        if single:
+            yield 0, np.zeros((*grey.shape, 2), np.float32), None
+        elif index - 1 in wanted and before is not None:
+            flow = method(before, grey)
+            if not np.isfinite(flow).all():
+                raise FeatureError(f"{source.path}: flow method {spec.method} gives NaN or Inf between frames {index - 1} and {index}")
+            yield index - 1, flow, None
+        if index in shown:
+            yield index, None, flow_size(frame, spec.short_side)
         before = grey
 
 
 def flow_grey(frame: np.ndarray, short_side: int) -> np.ndarray:
-    """RGB uint8 [H, W, 3] -> grey uint8 [h, w] with the given short side (0: as it is); the long side is rounded down.
+    """RGB uint8 [H, W, 3] -> grey uint8 [h, w], see ``flow_size``."""
+    return flow_size(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), short_side)
+
+
+def flow_size(image: np.ndarray, short_side: int) -> np.ndarray:
+    """Resize uint8 [H, W] or [H, W, 3] to the given short side (0: as it is); the long side is rounded down.
 
     Shrunk by area averages, enlarged bilinearly.
     """
-    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    height, width = grey.shape
+    height, width = image.shape[:2]
     short = min(height, width)
     if short_side in (0, short):
-        return grey
+        return image
     size = (short_side * width // short, short_side * height // short)
-    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA if short_side < short else cv2.INTER_LINEAR)
-
-
-def encode_flow(flow: np.ndarray, bound: float) -> np.ndarray:
-    """Flow float32 [H, W, 2] in pixels -> uint8 [H, W, 3] (x, y, magnitude).
-
-    A component v becomes round(128 + 127 clip(v, -bound, bound) / bound), from 1 to 255 with 128 for no motion; the magnitude m = sqrt(x²
-    + y²) of the flow before clipping becomes round(255 min(m, bound) / bound), with 0 for no motion. Halves are rounded to even, so that
-    the mirror of a byte b is exactly 256 - b.
-    """
-    flow = flow.astype(np.float32, copy=False)
-    image = np.empty((*flow.shape[:2], 3), np.uint8)
-    image[..., :2] = np.rint(128 + np.clip(flow, -bound, bound) * np.float32(127 / bound))
-    image[..., 2] = np.rint(np.minimum(np.hypot(flow[..., 0], flow[..., 1]), bound) * np.float32(255 / bound))
-    return image
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if short_side < short else cv2.INTER_LINEAR)

@@ -51,7 +51,7 @@ class Network:
         with self.watch.stage("crops"):
             resized = resize_frames(torch.from_numpy(frames).to(self.device, non_blocking=True), spec, self.backbone.info)
             boxes = crop_boxes(resized.shape[-2], resized.shape[-1], spec.size, spec.count)
-            return cut(resized, boxes, is_flow=bool(self.spec.flow.method))
+            return cut(resized, boxes, self.spec.flow)
 
     @torch.inference_mode()
     def forward(self, units: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ import torch
 
 from extract.backbones import Backbone, BackboneInfo, resolve_levels
 from extract.flow_frames import resolve_flow
+from extract.modality import check_channels
 from extract.precision import prepare
 from extract.presets import preset, store_name
 from extract.run import Summary, extract_features, resolve_device
@@ -61,6 +62,7 @@ def check_fit(spec: FeatureSpec, info: BackboneInfo) -> None:
         )
     if spec.flow.method == "" and spec.flow.params:
         raise SpecError(f"flow.params is {spec.flow.params} but no flow.method is set; set --flow.method or leave the parameters out")
+    check_channels(spec, info)
 
 
 def choose_part(videos: VideoList, part: str | None) -> tuple[str, VideoList]:

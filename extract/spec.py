@@ -68,11 +68,13 @@ class CropSpec(Checked):
 
 @dataclass(frozen=True)
 class FlowSpec(Checked):
-    """Optical flow instead of RGB; ``method = ""`` means the RGB stream.
+    """Optical flow instead of RGB, or beside it; ``method = ""`` means the RGB stream.
 
-    The flow of frame i is the motion from frame i to frame i+1; the last frame repeats the flow before it; a video of one frame has
-    zero flow. A component v in pixels becomes round(128 + 127 * clip(v, -bound, bound) / bound), one byte; the mirror of x is 256 - x, so
-    that no motion stays no motion.
+    The flow of frame i is the motion from frame i to frame i+1; a frame before the first or past the last flow repeats that one; a video
+    of one frame has zero flow. ``extract.flow_bytes`` states how flow becomes bytes, ``extract.modality`` how many channels a spec gives.
+
+    ``pairs`` N > 1 stacks the flows i + offset, ..., i + offset + N - 1 for frame i, as channels x, y, x, y, ... With offset 0 the stack
+    begins at the frame, as in temporal segment networks and two-stream networks; ST-ResNet's ten flows are centred on it, offset -5.
     """
 
     method: str = setting("", "dense optical flow method, e.g. dis; empty for RGB")
@@ -82,11 +84,31 @@ class FlowSpec(Checked):
     version: str = setting("", "version of the method's implementation; filled in when the spec is resolved")
     bound: float = setting(20.0, "displacement in pixels that maps to the ends of the 8-bit range; larger ones are clipped")
     short_side: int = setting(256, "resize frames to this short side before computing flow; 0 keeps their size")
-    encoding: Literal["image"] = setting("image", "image: x, y and magnitude as three 8-bit channels, for networks trained on RGB")
+    encoding: Literal["image", "pairs"] = setting(
+        "image",
+        "image: x, y and magnitude as three 8-bit channels, for networks trained on RGB; pairs: stacked x, y, x, y, ..., for networks "
+        "trained on flow",
+    )
+    pairs: int = setting(1, "flow fields of one frame (encoding pairs): 1 for I3D, 5 for TSN, 10 for two-stream networks and ST-ResNet")
+    offset: int = setting(0, "first flow of a stack, counted from its frame (encoding pairs): 0 begins at the frame, -5 centres ten on it")
+    quantise: Literal["symmetric", "dense_flow", "i3d"] = setting(
+        "symmetric", "how flow becomes bytes, as the network's training did: dense_flow for TSN, two-stream networks and ST-ResNet"
+    )
+    with_rgb: bool = setting(False, "the frame's RGB before its stack, both at the flow's size (encoding pairs), for ST-ResNet")
 
     def check(self) -> None:
         demand(self.bound > 0, f"flow.bound is {self.bound}; it must be positive")
         demand(self.short_side >= 0, f"flow.short_side is {self.short_side}; it must be 0 (as decoded) or positive")
+        demand(self.pairs >= 1, f"flow.pairs is {self.pairs}; it must be at least 1")
+        demand(
+            -self.pairs <= self.offset <= 0,
+            f"flow.offset is {self.offset}; it must be from {-self.pairs} (all flows before the frame) to 0 (from the frame on)",
+        )
+        stacked = [name for name, set_ in (("pairs", self.pairs > 1), ("offset", self.offset), ("with_rgb", self.with_rgb)) if set_]
+        demand(
+            self.encoding == "pairs" or not stacked,
+            f"flow.{' and flow.'.join(stacked)} need flow.encoding pairs; it is {self.encoding}: set --flow.encoding pairs",
+        )
 
 
 @dataclass(frozen=True)

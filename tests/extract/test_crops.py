@@ -8,8 +8,9 @@ from torchvision.transforms import v2
 
 from extract.backbones import BackboneInfo
 from extract.crops import crop_boxes, cut, normalise, resize_frames, resized_size
-from extract.spec import CropSpec
+from extract.spec import CropSpec, FlowSpec
 
+FLOW = FlowSpec(method="dis")
 SIZES = [(240, 320), (320, 240), (120, 160), (8, 8), (8, 20), (256, 341), (271, 483), (256, 256)]
 
 
@@ -50,7 +51,7 @@ def test_a_frame_is_resized_alike_whatever_its_neighbours() -> None:
 @pytest.mark.parametrize(("height", "width"), [(256, 341), (341, 256), (224, 224), (225, 227), (226, 225)])
 def test_ten_crops_are_tencrop(height: int, width: int) -> None:
     resized = noise(3, 3, height, width)
-    crops = cut(resized, crop_boxes(height, width, 224, 10), is_flow=False)
+    crops = cut(resized, crop_boxes(height, width, 224, 10))
     assert torch.equal(crops, torch.stack(v2.TenCrop(224)(resized), 1))
 
 
@@ -58,24 +59,24 @@ def test_ten_crops_are_tencrop(height: int, width: int) -> None:
 def test_one_crop_is_the_centre(height: int, width: int) -> None:
     resized = noise(2, 3, height, width)
     (box,) = crop_boxes(height, width, 224, 1)
-    assert torch.equal(cut(resized, [box], is_flow=True)[:, 0], v2.CenterCrop(224)(resized))
+    assert torch.equal(cut(resized, [box], FLOW)[:, 0], v2.CenterCrop(224)(resized))
 
 
 def test_mirrored_flow_crops_invert_x_alone() -> None:
     resized = noise(2, 3, 40, 50).clamp(min=1)
-    crops = cut(resized, crop_boxes(40, 50, 32, 10), is_flow=True).int()
+    crops = cut(resized, crop_boxes(40, 50, 32, 10), FLOW).int()
     plain = torch.stack(v2.TenCrop(32)(resized), 1).int()
     assert torch.equal(crops[:, :5], plain[:, :5])
     assert torch.equal(crops[:, 5:, 0], 256 - plain[:, 5:, 0])
     assert torch.equal(crops[:, 5:, 1:], plain[:, 5:, 1:])
     still = torch.full((1, 3, 32, 32), 128, dtype=torch.uint8)
-    assert (cut(still, crop_boxes(32, 32, 32, 10), is_flow=True) == 128).all()
+    assert (cut(still, crop_boxes(32, 32, 32, 10), FLOW) == 128).all()
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (2160, 3840)])
 def test_smallest_and_largest_videos(height: int, width: int) -> None:
     resized = resize_frames(noise(1, height, width, 3), CropSpec())
-    crops = cut(resized, crop_boxes(*resized.shape[-2:], 224, 10), is_flow=False)
+    crops = cut(resized, crop_boxes(*resized.shape[-2:], 224, 10))
     assert crops.shape == (1, 10, 3, 224, 224)
 
 

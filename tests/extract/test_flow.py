@@ -10,7 +10,8 @@ import torch
 
 from extract.crops import crop_boxes, cut
 from extract.flow import FLOWS
-from extract.flow_frames import encode_flow, flow_frames, flow_grey, resolve_flow
+from extract.flow_bytes import flow_bytes
+from extract.flow_frames import flow_frames, flow_grey, resolve_flow
 from extract.spec import DecodeSpec, FlowSpec
 from extract.video import Scan, VideoSource, open_source
 from store.errors import FeatureError, SpecError, UnknownNameError
@@ -141,7 +142,7 @@ def test_unknown_settings_are_refused() -> None:
 @pytest.mark.parametrize("bound", [1.0, 15.0, 20.0])
 def test_encoding_follows_its_formula(bound: float) -> None:
     flow = np.random.default_rng(0).normal(0, bound, (40, 50, 2)).astype(np.float32)
-    image = encode_flow(flow, bound)
+    image = flow_bytes(flow, FlowSpec(bound=bound))
     exact = flow.astype(np.float64)
     components = 128 + 127 * np.clip(exact, -bound, bound) / bound
     magnitude = 255 * np.minimum(np.sqrt((exact**2).sum(-1)), bound) / bound
@@ -153,12 +154,12 @@ def test_encoding_follows_its_formula(bound: float) -> None:
 
 def test_encoding_of_the_ends_and_of_no_motion() -> None:
     flow = np.array([[[0, 0], [20, -20], [1e30, -1e30], [np.float32(0.01), 0]]], np.float32)
-    assert encode_flow(flow, 20).tolist() == [[[128, 128, 0], [255, 1, 255], [255, 1, 255], [128, 128, 0]]]
+    assert flow_bytes(flow, FlowSpec()).tolist() == [[[128, 128, 0], [255, 1, 255], [255, 1, 255], [128, 128, 0]]]
 
 
 def test_the_mirror_of_a_byte_is_the_byte_of_the_mirror() -> None:
     values = np.linspace(-25, 25, 20_001, dtype=np.float32).reshape(1, -1, 1)
-    right, left = (encode_flow(np.concatenate([sign * values, values * 0], -1), 20)[..., 0].astype(int) for sign in (1, -1))
+    right, left = (flow_bytes(np.concatenate([sign * values, values * 0], -1), FlowSpec())[..., 0].astype(int) for sign in (1, -1))
     assert (right == 256 - left).all()
 
 
@@ -168,7 +169,7 @@ def test_a_mirrored_crop_is_the_flow_of_the_mirrored_video() -> None:
         (plain,) = flow_frames(source, np.array([0]), FlowSpec(method="dis", params=DIS.params, short_side=0))
         (other,) = flow_frames(mirrored, np.array([0]), FlowSpec(method="dis", params=DIS.params, short_side=0))
     centre, centre_mirrored = (
-        cut(torch.from_numpy(image).permute(2, 0, 1)[None], crop_boxes(96, 128, 64, 10), is_flow=True)[0] for image in (plain, other)
+        cut(torch.from_numpy(image).permute(2, 0, 1)[None], crop_boxes(96, 128, 64, 10), DIS)[0] for image in (plain, other)
     )
     difference = (centre_mirrored[4].int() - centre[9].int()).abs().float()
     assert difference.mean() < 1
@@ -188,7 +189,7 @@ def test_each_wanted_frame_gets_the_flow_to_the_next(wanted: list[int]) -> None:
         ours = list(flow_frames(source, np.array(wanted, np.int64), FlowSpec(method="dis", params=DIS.params, short_side=0)))
     assert len(ours) == len(wanted)
     for image, pair in zip(ours, pairs, strict=True):
-        assert np.array_equal(image, encode_flow(method(grey[pair], grey[pair + 1]), 20))
+        assert np.array_equal(image, flow_bytes(method(grey[pair], grey[pair + 1]), FlowSpec()))
     assert source.reads == sorted({index for pair in pairs for index in (pair, pair + 1)})  # each once, and no others
 
 
