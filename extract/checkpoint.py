@@ -12,6 +12,8 @@ import safetensors.torch
 import torch
 
 from extract.backbones import Backbone
+from extract.caffe_model import is_caffe, read_caffe
+from extract.tensor_bundle import SUFFIX, read_bundle
 from store.errors import WeightsError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training programs put the state dict
@@ -28,13 +30,13 @@ def read_state(data: bytes, path: Path) -> State:
     """State dict of a checkpoint file's bytes, on the CPU; nothing in the file is executed.
 
     Takes safetensors and what ``torch.save`` wrote: a state dict, alone or under ``state_dict``, ``model_state_dict`` or ``model``; the
-    prefix ``module.`` of data-parallel training is taken off. Anything else raises ``WeightsError`` with the file and the reason.
+    prefix ``module.`` of data-parallel training is taken off. A Caffe model gives its layers' blobs, the index of a TensorFlow checkpoint
+    the variables of the data files beside it, both under their own names. Anything else raises ``WeightsError`` with file and reason.
     """
     reason = _not_a_checkpoint(data)
     if reason:
         raise WeightsError(f"{path} is not a checkpoint: {reason}")
-    content = _read_safetensors(data, path) if _is_safetensors(data, path) else _read_torch(data, path)
-    state = _find_state(content, path)
+    state = _find_state(_read(data, path), path)
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return state
@@ -49,6 +51,14 @@ def _not_a_checkpoint(data: bytes) -> str:
     if start.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, not the file itself; run git lfs pull where it came from"
     return ""
+
+
+def _read(data: bytes, path: Path) -> Any:
+    if _is_safetensors(data, path):
+        return _read_safetensors(data, path)
+    if path.suffix == SUFFIX:
+        return read_bundle(data, path)
+    return read_caffe(data, path) if is_caffe(data) else _read_torch(data, path)
 
 
 def _is_safetensors(data: bytes, path: Path) -> bool:
@@ -108,7 +118,8 @@ def fit_state(backbone: Backbone, state: Mapping[str, torch.Tensor], levels: tup
             state = {key: value for key, value in state.items() if not key.startswith(prefixes)}
     problems = _problems(_targets(backbone), state)
     if problems:
-        raise WeightsError(f"{path} does not fit {backbone.info.name} ({len(_targets(backbone))} entries): {'; '.join(problems)}")
+        entries = f"{backbone.info.name} ({len(_targets(backbone))} entries)"
+        raise WeightsError(f"{path} does not fit {entries}: {'; '.join(problems)}{_extras(backbone, state, path)}")
     counters = {key: torch.zeros((), dtype=torch.int64) for key in backbone.state_dict() if key.endswith(IGNORED_SUFFIX)}
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     backbone.load_state_dict({**state, **counters}, assign=True)
@@ -145,6 +156,19 @@ def _problems(targets: State, state: State) -> list[str]:
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape or type", unfit), ("with NaN or Inf", broken))
     found = [f"{len(keys)} {kind}: {_some(keys)}" for kind, keys in kinds if keys]
     return found if shared else [*found, "no entry fits, so these are another network's weights"]
+
+
+def _extras(backbone: Backbone, state: State, path: Path) -> str:
+    """What to do about entries that are published in files of their own, where nothing else is missing."""
+    missing = [key for key in _targets(backbone) if key not in state]
+    if not missing or set(missing) - set(backbone.extras):
+        return ""
+    flags = " ".join(f"--{name.replace('_', '-')} FILE" for name in missing)
+    return (
+        f". {', '.join(missing)} belongs to the weights but is published in a file of its own; put it in once with "
+        f"`actioncache weights convert {backbone.info.name} {path} {flags} -o OUT.safetensors` and use OUT.safetensors. "
+        + " ".join(f"{name}: {backbone.extras[name]}." for name in missing)
+    )
 
 
 def _type(value: torch.Tensor) -> str:
