@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from store.errors import StoreError
 from store.features import FeatureStore
 from store.files import fsync_folder
-from store.rewrite import remove_partials, write_successor
+from store.rewrite import Part, SourceGoneError, remove_partials, write_successor
 from store.shard import Shard
-from store.shard_writer import Entry, refused
+from store.shard_writer import refused
 from store.verify import conflicts
 
 
@@ -58,16 +58,13 @@ def groups(store: FeatureStore, target_bytes: int) -> Iterator[list[Shard]]:
 
 def _merge(store: FeatureStore, group: list[Shard]) -> int:
     """Write one shard with every video of the group, then remove the group; returns how many shards went."""
-    entries: dict[str, Entry] = {}
-    whole: list[Shard] = []
-    for shard in group:
-        found = _entries(shard)
-        if found and all(entries.get(entry.id, entry).digests == entry.digests for entry in found):
-            entries |= {entry.id: entry for entry in found}
-            whole.append(shard)
+    whole = [shard for shard in group if _is_whole(shard)]
     if len(whole) < 2:
         return 0
-    write_successor(whole[0].path, store.digest, list(entries.values()))
+    try:
+        write_successor(whole[0].path, store.digest, _each_once(whole))
+    except SourceGoneError:
+        return 0
     for shard in whole:
         try:
             with suppress(FileNotFoundError):  # another compaction has written the same videos elsewhere
@@ -78,14 +75,19 @@ def _merge(store: FeatureStore, group: list[Shard]) -> int:
     return len(whole)
 
 
-def _entries(shard: Shard) -> list[Entry]:
-    """Every video of a shard; none if one of them cannot be read right now."""
-    entries: list[Entry] = []
+def _is_whole(shard: Shard) -> bool:
+    """Whether every video of a shard can be read right now and agrees with its digests."""
     try:
-        for video_id, found in shard.read_each():
-            if isinstance(found, StoreError):
-                return []
-            entries.append(Entry.of(video_id, found))
+        return not any(isinstance(found, StoreError) for _, found in shard.read_each())
     except (FileNotFoundError, StoreError):
-        return []
-    return entries
+        return False
+
+
+def _each_once(shards: list[Shard]) -> list[Part]:
+    """Every video of the shards, from the first that has it; the copies in the others are equal, see ``groups``."""
+    seen: set[str] = set()
+    parts = []
+    for shard in shards:
+        parts.append(Part(shard, [position for position, video_id in enumerate(shard.ids) if video_id not in seen]))
+        seen.update(shard.ids)
+    return [part for part in parts if part.positions]

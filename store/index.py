@@ -69,13 +69,13 @@ class VideoIndex:
 
     def ids(self) -> Iterator[str]:
         """Every video once, by shard and order of writing."""
-        if self._is_disjoint():
+        if self.is_disjoint():
             return chain.from_iterable(shard.ids for shard in self.shards)
         return (shard.ids[position] for shard in self.shards for position in self._read_from(shard))
 
     def num_rows(self) -> dict[str, int]:
         """Rows of every video, in the order of ``ids``; ``FileNotFoundError`` when a shard is gone."""
-        if self._is_disjoint():
+        if self.is_disjoint():
             counts = chain.from_iterable(shard.num_rows().tolist() for shard in self.shards)
             return dict(zip(self.ids(), counts, strict=True))
         rows: dict[str, int] = {}
@@ -84,7 +84,8 @@ class VideoIndex:
             rows |= {shard.ids[position]: int(of_shard[position]) for position in self._read_from(shard)}
         return rows
 
-    def _is_disjoint(self) -> bool:
+    def is_disjoint(self) -> bool:
+        """Whether no video is in two shards."""
         return sum(len(shard.ids) for shard in self.shards) == len(self._places)
 
     def _read_from(self, shard: Shard) -> Iterator[int]:

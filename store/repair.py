@@ -8,13 +8,12 @@ from store.errors import DamagedShardError, FeatureError, SpecMismatchError, Sto
 from store.features import FeatureStore
 from store.files import fsync_folder
 from store.layout import Features
-from store.rewrite import chunks, remove_partials, write_successor
+from store.rewrite import Part, SourceGoneError, remove_partials, write_successor
 from store.shard import Shard
 from store.shard_writer import Entry, refused
 from store.verify import Problem
 
 DAMAGED_FOLDER = "damaged"
-RESCUE_BYTES = 2**27
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def repair(store: FeatureStore) -> Repair:
 class _Sorted:
     """The videos of one shard: those to keep, and the ids of those that are not what was written."""
 
-    good: dict[str, Entry] = field(default_factory=dict)
+    good: dict[str, int] = field(default_factory=dict)  # id -> position in the shard
     bad: list[str] = field(default_factory=list)
 
 
@@ -113,14 +112,14 @@ class _Work:
         """None if the shard is to be left alone: gone, or on a disk that does not answer."""
         found = _Sorted()
         try:
-            for video_id, features in shard.read_each():
+            for position, (video_id, features) in enumerate(shard.read_each()):
                 if isinstance(features, DamagedShardError):
                     found.bad.append(video_id)
                 elif isinstance(features, StoreError):
                     self.left.append(Problem(shard.name, video_id, str(features)))
                     return None
                 else:
-                    self._sort_one(video_id, features, found)
+                    self._sort_one(video_id, position, features, found)
         except FileNotFoundError:
             return None
         except DamagedShardError:  # changed since it was opened
@@ -130,7 +129,7 @@ class _Work:
             return None
         return found
 
-    def _sort_one(self, video_id: str, features: Features, found: _Sorted) -> None:
+    def _sort_one(self, video_id: str, position: int, features: Features, found: _Sorted) -> None:
         try:
             entry = Entry.of(video_id, features)
         except FeatureError:
@@ -138,13 +137,16 @@ class _Work:
             return
         digests = tuple(entry.digests[name] for name in sorted(entry.digests))
         if self._versions.setdefault(video_id, digests) == digests:
-            found.good[video_id] = entry
+            found.good[video_id] = position
         else:
             found.bad.append(video_id)
 
     def _replace(self, shard: Shard, found: _Sorted) -> None:
-        for chunk in chunks(found.good.values(), RESCUE_BYTES):
-            write_successor(shard.path, self.store.digest, chunk)
+        if found.good:
+            try:
+                write_successor(shard.path, self.store.digest, [Part(shard, list(found.good.values()))])
+            except SourceGoneError:  # another repair was faster
+                return
         self.rescued += len(found.good)
         self.lost |= set(found.bad)
         self._move(shard.path)

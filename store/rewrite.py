@@ -1,18 +1,36 @@
-"""Replace shards by new ones without ever having a video in none: what repair and compaction share."""
+"""Replace shards by new ones without ever having a video in none: what repair and compaction share. Rows go from file to file in pieces."""
 
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from store.arrays import Arrays, read_file
+from store.errors import DamagedShardError, StoreError
 from store.files import PARTIAL_SUFFIX
 from store.shard import Shard
-from store.shard_writer import Entry, refused, write_shard
+from store.shard_writer import LEVELS, Contents, refused, write_contents
 
 PARTIAL_AGE_SECONDS = 3600.0  # a partial file untouched for so long belongs to a writer that is dead
+PIECE_BYTES = 4 << 20
 _OUR_NAME = re.compile(r"(.+-\d{6,})-[0-9a-f]{8}\.h5")
+
+
+class SourceGoneError(Exception):
+    """A shard that was to be rewritten is not there any more: another compaction or repair was faster."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some videos of a shard, by their positions in it."""
+
+    shard: Shard
+    positions: Sequence[int]
 
 
 def successor(path: Path) -> Path:
@@ -22,26 +40,61 @@ def successor(path: Path) -> Path:
     return path.with_name(f"{prefix}-{secrets.token_hex(4)}.h5")
 
 
-def write_successor(path: Path, spec_digest: str, entries: Sequence[Entry]) -> Shard:
-    """Publish ``entries`` under a new name in the place of ``path``; ``StoreError`` when the disk refuses, with nothing changed."""
+def write_successor(path: Path, spec_digest: str, parts: Sequence[Part]) -> Shard:
+    """Publish the videos of ``parts`` (at least one, each once, good) under a new name in the place of ``path``.
+
+    Memory holds their index and a few megabytes of their rows. Each video of the new file is compared with its digests before the file gets
+    its name. Raises ``StoreError`` when the disk refuses and ``SourceGoneError``; nothing has changed then.
+    """
     try:
-        return write_shard(successor(path), spec_digest, entries)
+        return write_contents(successor(path), spec_digest, contents(parts), deep=True)
+    except DamagedShardError as error:
+        raise StoreError(f"{path} could not be rewritten, its copy differs from what was written ({error}); nothing has changed") from error
     except OSError as error:
         raise refused(path.parent, error, f"{path.name} is as it was") from error
 
 
-def chunks(entries: Iterable[Entry], max_bytes: int) -> Iterator[list[Entry]]:
-    """Cut entries into lists of about ``max_bytes``."""
-    chunk: list[Entry] = []
-    size = 0
-    for entry in entries:
-        chunk.append(entry)
-        size += entry.bytes
-        if size >= max_bytes:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+def contents(parts: Sequence[Part]) -> Contents:
+    """The videos of ``parts`` as the contents of a new shard, with the digests that they have."""
+    levels = {level.name: level for level in parts[0].shard.levels}
+    ids: list[bytes] = []
+    num_rows: list[np.ndarray] = []
+    digests: dict[str, list[np.ndarray]] = {name: [] for name in levels}
+    for part in parts:
+        ids += [part.shard.ids[position].encode() for position in part.positions]
+        with _source(part.shard) as arrays:
+            num_rows.append(arrays.num_rows[part.positions])
+            for name in levels:
+                digests[name].append(arrays.digests[name][part.positions])
+    joined = {name: np.concatenate(found) for name, found in digests.items()}
+    return Contents(ids, levels, np.concatenate(num_rows), joined, lambda path: _rows(parts, path))
+
+
+def _rows(parts: Sequence[Part], path: str) -> Iterator[np.ndarray]:
+    for part in parts:
+        with _source(part.shard) as arrays:
+            held = {"frames": arrays.frames, "times": arrays.times, **{LEVELS + name: array for name, array in arrays.values.items()}}[path]
+            piece = max(1, PIECE_BYTES // held.row_bytes)
+            first, count = arrays.first[part.positions], arrays.num_rows[part.positions]
+            for start, end in _runs(first, count):
+                for low in range(start, end, piece):
+                    yield held[low : min(end, low + piece)]
+
+
+def _runs(first: np.ndarray, count: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Ranges of rows of videos that follow one another, as few as possible."""
+    cuts = np.flatnonzero(first[1:] != (first + count)[:-1]) + 1
+    lows, highs = [0, *cuts], [*cuts - 1, len(first) - 1]
+    return zip(first[lows].tolist(), (first + count)[highs].tolist(), strict=True)
+
+
+@contextmanager
+def _source(shard: Shard) -> Iterator[Arrays]:
+    try:
+        with read_file(shard.path, shard.structure) as arrays:
+            yield arrays
+    except FileNotFoundError:
+        raise SourceGoneError(str(shard.path)) from None
 
 
 def remove_partials(store: Path, older_than_seconds: float = PARTIAL_AGE_SECONDS) -> int:

@@ -2,10 +2,12 @@
 
 import errno
 import io
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -17,8 +19,9 @@ from store.layout import FORMAT_NAME, VERSION, Features, Level, encode_id, index
 from store.shard import Shard
 
 ALIGNMENT = 64  # bytes, so that mapped rows start on a cache line
-_HDF5_TYPES = {"float16": h5t.IEEE_F16LE, "float32": h5t.IEEE_F32LE}
+LEVELS = "levels/"
 _MAX_PIECES = 512  # arrays handed to one system call
+_BATCH_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -45,55 +48,99 @@ class Entry:
         return sum(array.nbytes for array in self.features.values.values()) + self.features.frames.nbytes + self.features.times.nbytes
 
 
-def write_shard(final: Path, spec_digest: str, entries: Sequence[Entry]) -> Shard:
-    """Write ``entries`` (at least one, equal levels, unique ids) to the shard ``final``: aside, checked, fsynced, renamed.
+@dataclass(frozen=True)
+class Contents:
+    """What a shard is to hold: the index as it is, the rows piece by piece, so that a shard can be larger than the memory.
 
-    Returns the shard as a reader sees it. ``OSError`` when the disk refuses; nothing is left behind then.
+    ``ids`` encoded [V]; ``num_rows`` int64 [V]; ``digests`` {level: uint8 [V, 16]}; ``rows(path)`` gives the rows of the dataset
+    ``frames``, ``times`` or ``levels/<level>`` in arrays one after the other, in the order of the videos, little-endian and C-contiguous.
     """
-    image, regions = _lay_out(spec_digest, entries)
+
+    ids: Sequence[bytes]
+    levels: Mapping[str, Level]
+    num_rows: np.ndarray
+    digests: Mapping[str, np.ndarray]
+    rows: Callable[[str], Iterable[np.ndarray]]
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry]) -> "Contents":
+        """Videos that are in memory: at least one, of equal levels, with unique ids."""
+        levels = levels_of(entries[0].features)
+        digests = {level: np.frombuffer(b"".join(entry.digests[level] for entry in entries), np.uint8).reshape(-1, 16) for level in levels}
+
+        def rows(path: str) -> Iterator[np.ndarray]:
+            level = path.removeprefix(LEVELS)
+            return (getattr(entry.features, path) if path == level else entry.features.values[level] for entry in entries)
+
+        num_rows = np.array([len(entry.features) for entry in entries], "<i8")
+        return cls([encode_id(entry.id) for entry in entries], levels, num_rows, digests, rows)
+
+    @property
+    def total_rows(self) -> int:
+        """Rows of every level."""
+        return int(self.num_rows.sum())
+
+    def index(self) -> dict[str, np.ndarray]:
+        """The arrays of the index, as ``index_digest`` wants them."""
+        width = max(map(len, self.ids))
+        return {
+            "id": np.frombuffer(b"".join(item.ljust(width, b"\0") for item in self.ids), np.uint8).reshape(-1, width),
+            "first": np.cumsum(self.num_rows) - self.num_rows,
+            "rows": self.num_rows,
+            **{f"digests/{level}": array for level, array in self.digests.items()},
+        }
+
+
+@dataclass(frozen=True)
+class _Region:
+    """Bytes of the file that belong to the rows of a dataset; HDF5 knows that they are there and does not write them."""
+
+    offset: int
+    bytes: int
+    path: str
+
+
+def write_shard(final: Path, spec_digest: str, entries: Sequence[Entry]) -> Shard:
+    """``write_contents`` of videos that are in memory: at least one, of equal levels, with unique ids."""
+    return write_contents(final, spec_digest, Contents.of(entries))
+
+
+def write_contents(final: Path, spec_digest: str, contents: Contents, deep: bool = False) -> Shard:
+    """Write the shard ``final``: aside, checked, fsynced, renamed. ``deep`` reads every video back and compares its digests, too.
+
+    Returns the shard as a reader sees it. ``OSError`` when the disk refuses, ``StoreError`` for what does not read back as it should;
+    nothing is left behind then.
+    """
+    image, regions = _lay_out(spec_digest, contents)
     with atomic_path(final) as aside:
         with aside.open("xb", buffering=0) as file:
-            _write_regions(file.fileno(), image, regions)
+            _write_file(file.fileno(), image, regions, contents)
         shard = Shard.open(aside, spec_digest)  # nothing gets a final name that a reader would refuse
+        for _, found in shard.read_each() if deep else ():
+            if isinstance(found, StoreError):
+                raise found
     return shard.renamed(final)
 
 
-def _lay_out(spec_digest: str, entries: Sequence[Entry]) -> tuple[memoryview, list[tuple[int, list[np.ndarray]]]]:
-    """The file's bytes without the rows of the levels, and where those go: (offset, arrays), in order of offset."""
-    levels = levels_of(entries[0].features)
-    index = _index(entries, list(levels))
-    total = int(index["rows"].sum())
+def _lay_out(spec_digest: str, contents: Contents) -> tuple[memoryview, list[_Region]]:
+    """The file's bytes without the rows, which are the beginning of it, and where the rows go, in order of offset."""
+    index, total = contents.index(), contents.total_rows
     buffer = io.BytesIO()
-    settings = {"libver": ("v108", "v108"), "alignment_threshold": 512, "alignment_interval": ALIGNMENT, "meta_block_size": 8192}
+    block = 8192 + 2048 * len(contents.levels)  # so that nothing of HDF5's own comes after the rows
+    settings = {"libver": ("v108", "v108"), "alignment_threshold": 512, "alignment_interval": ALIGNMENT, "meta_block_size": block}
     with h5py.File(buffer, "w", **settings) as file:
         file.attrs["format"] = np.bytes_(FORMAT_NAME)
         file.attrs["version"] = np.int64(VERSION)
         file.attrs["spec_digest"] = np.bytes_(spec_digest)
-        file.attrs["index_digest"] = np.bytes_(index_digest(spec_digest, list(levels.values()), total, index))
+        file.attrs["index_digest"] = np.bytes_(index_digest(spec_digest, list(contents.levels.values()), total, index))
         for name, array in index.items():
             _put(file, f"index/{name}" if name in ("id", "first", "rows") else name, array)
-        places = [(_reserve(file.require_group("levels"), level, total), level) for level in levels.values()]
+        regions = [_reserve(file, "frames", np.dtype("<i8"), (total, 2)), _reserve(file, "times", np.dtype("<f8"), (total, 2))]
+        for level in contents.levels.values():
+            regions.append(_reserve(file, LEVELS + level.name, level.storage, (total, *level.row_shape)))
         file.flush()
-        size = file.id.get_filesize()
-    regions = sorted((offset, [entry.features.values[level.name] for entry in entries]) for offset, level in places)
-    return buffer.getbuffer(), [*regions, (size, [])]
-
-
-def _index(entries: Sequence[Entry], levels: list[str]) -> dict[str, np.ndarray]:
-    encoded = [encode_id(entry.id) for entry in entries]
-    width = max(map(len, encoded))
-    rows = np.array([len(entry.features) for entry in entries], "<i8")
-    digests = {
-        f"digests/{level}": np.frombuffer(b"".join(entry.digests[level] for entry in entries), np.uint8).reshape(-1, 16) for level in levels
-    }
-    return {
-        "id": np.frombuffer(b"".join(item.ljust(width, b"\0") for item in encoded), np.uint8).reshape(-1, width),
-        "first": np.cumsum(rows) - rows,
-        "rows": rows,
-        "frames": np.concatenate([entry.features.frames for entry in entries]),
-        "times": np.concatenate([entry.features.times for entry in entries]),
-        **digests,
-    }
+        end = _Region(file.id.get_filesize(), 0, "")
+    return buffer.getbuffer(), [*sorted(regions, key=lambda region: region.offset), end]
 
 
 def _put(file: h5py.File, name: str, array: np.ndarray) -> None:
@@ -102,37 +149,54 @@ def _put(file: h5py.File, name: str, array: np.ndarray) -> None:
     file.create_dataset(name, data=array, track_times=False)
 
 
-def _reserve(group: h5py.Group, level: Level, total: int) -> int:
-    """Create a contiguous dataset without writing it; return its byte offset in the file."""
+def _reserve(file: h5py.File, path: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> _Region:
+    """Create a contiguous dataset without writing it."""
     properties = h5p.create(h5p.DATASET_CREATE)
     properties.set_layout(h5d.CONTIGUOUS)
     properties.set_alloc_time(h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5d.FILL_TIME_NEVER)
     properties.set_obj_track_times(False)
-    space = h5s.create_simple((total, *level.row_shape))
-    offset: int = h5d.create(group.id, level.name.encode(), _HDF5_TYPES[level.dtype], space, properties).get_offset()
-    return offset
+    group, _, name = path.rpartition("/")
+    parent = file.require_group(group).id if group else file.id
+    dataset = h5d.create(parent, name.encode(), h5t.py_create(dtype), h5s.create_simple(shape), properties)
+    return _Region(dataset.get_offset(), math.prod(shape) * dtype.itemsize, path)
 
 
-def _write_regions(descriptor: int, image: memoryview, regions: list[tuple[int, list[np.ndarray]]]) -> None:
-    """Write the file from front to back: the image up to a region, the region's arrays, the image after it, ..."""
+def _write_file(descriptor: int, image: memoryview, regions: list[_Region], contents: Contents) -> None:
+    """Write the file from front to back: the image up to a region, the region's rows, the image after it, ..."""
     position = 0
-    for offset, arrays in regions:
-        _write_all(descriptor, [image[position:offset]])
-        os.ftruncate(descriptor, max(offset, position))
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        _write_all(descriptor, [array.reshape(-1).view(np.uint8).data for array in arrays])
-        position = offset + sum(array.nbytes for array in arrays)
+    for region in regions:
+        _write_all(descriptor, [image[position : region.offset]])
+        os.ftruncate(descriptor, max(region.offset, position))
+        os.lseek(descriptor, region.offset, os.SEEK_SET)
+        written = sum(_write_all(descriptor, batch) for batch in _batches(contents.rows(region.path) if region.path else ()))
+        assert written == region.bytes, f"{region.path}: {written} bytes for {region.bytes}"
+        position = region.offset + region.bytes
 
 
-def _write_all(descriptor: int, pieces: list[memoryview]) -> None:
+def _batches(arrays: Iterable[np.ndarray]) -> Iterator[list[memoryview]]:
+    """As many pieces as one system call takes, and no more than a few megabytes."""
+    batch: list[memoryview] = []
+    size = 0
+    for array in arrays:
+        batch.append(array.reshape(-1).view(np.uint8).data)
+        size += array.nbytes
+        if len(batch) == _MAX_PIECES or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    yield batch
+
+
+def _write_all(descriptor: int, pieces: list[memoryview]) -> int:
     pieces = [piece for piece in pieces if piece.nbytes]
+    total = sum(piece.nbytes for piece in pieces)
     while pieces:
-        written = os.writev(descriptor, pieces[:_MAX_PIECES])
+        written = os.writev(descriptor, pieces)
         while pieces and written >= pieces[0].nbytes:
             written -= pieces.pop(0).nbytes
         if pieces:
             pieces[0] = pieces[0][written:]
+    return total
 
 
 def refused(folder: Path, error: OSError, consequence: str) -> StoreError:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from store.errors import StoreError
 from store.features import FeatureStore
+from store.index import VideoIndex
 from store.shard import Shard
 from store.spec_file import read_spec_file
 
@@ -40,10 +41,10 @@ def verify(store: FeatureStore, deep: bool = False) -> list[Problem]:
 
 def conflicts(shards: Iterable[Shard]) -> Iterator[tuple[str, Shard, Shard]]:
     """Videos found in two shards with different digests: (id, the shard that is read, the other one)."""
-    seen: dict[str, tuple[Shard, int]] = {}
-    for shard in shards:
+    index = VideoIndex(shards)
+    for shard in () if index.is_disjoint() else index.shards:
         for position, video_id in enumerate(shard.ids):
-            first, at = seen.setdefault(video_id, (shard, position))
+            first, at = index.find(video_id) or (shard, position)
             if first is not shard and _digests(first, at) != _digests(shard, position):
                 yield video_id, first, shard
 

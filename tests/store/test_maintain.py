@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from store import DamagedShardError, Features, FeatureStore, MissingFeaturesError, StoreError
-from store.rewrite import chunks
 from store.shard import Shard
-from store.shard_writer import Entry
 from store.testing import SPEC, same, sample
 from store.verify import Problem
 
@@ -226,10 +224,3 @@ def test_a_disk_that_does_not_answer_is_not_taken_for_damage(tmp_path: Path, mon
     monkeypatch.undo()
     store.refresh()
     assert_right(store, IDS)
-
-
-def test_chunks_cut_by_size() -> None:
-    entries = [Entry.of(video_id, VIDEOS[video_id]) for video_id in IDS]
-    cut = list(chunks(entries, 400))
-    assert [entry for chunk in cut for entry in chunk] == entries
-    assert all(sum(entry.bytes for entry in chunk[:-1]) < 400 for chunk in cut)
