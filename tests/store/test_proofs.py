@@ -36,3 +36,8 @@ def test_random_kills_of_extract_lose_nothing(arguments: tuple[str, ...]) -> Non
 @pytest.mark.parametrize("arguments", [("--damages", "60"), pytest.param((), marks=pytest.mark.slow)], ids=["60", "1000"])
 def test_random_damage_of_shards_is_never_a_wrong_feature(arguments: tuple[str, ...]) -> None:
     assert_all_hold(figures("store_damage.py", *arguments))
+
+
+@pytest.mark.parametrize("arguments", [("--videos", "150"), pytest.param((), marks=pytest.mark.slow)], ids=["150", "4000"])
+def test_eight_writers_two_readers_and_a_compaction_at_once(arguments: tuple[str, ...]) -> None:
+    assert_all_hold(figures("store_crowd.py", *arguments))
