@@ -63,9 +63,10 @@ def import_features(
     ``stopped()`` is true.
     """
     check_used(spec)
+    spec = replace(spec, keys=tuple(sorted(spec.keys)))  # two orders are one store
     with LAYOUTS.get(spec.layout)().open(source, spec) as reader:
         items, missing, notes = _chosen(reader, options)
-        reader.spec = replace(reader.spec, keys=tuple(sorted(reader.spec.keys)), timing=_timing(reader, items))
+        reader.spec = replace(reader.spec, timing=_timing(reader, items))
         store = FeatureStore.create(options.out, options.name or spec.layout, to_plain({"imported": reader.spec}))
         missing = store.missing(missing)
         job = _Import(reader, store, options.compare)

@@ -11,7 +11,7 @@ _WIDE = 8  # bytes of the widest type that is read
 def to_rows(name: str, array: np.ndarray, spec: ImportSpec) -> tuple[np.ndarray, bool]:
     """Rows [N, ...] of float16 or float32, and whether any value was rounded on the way.
 
-    [D] is one row. Raises ``FeatureError`` naming ``name`` for what is empty, not floating point, or too large for the type.
+    Raises ``FeatureError`` naming ``name`` for what is empty, not floating point, or too large for the type.
     """
     _check(name, array)
     rows = _arrange(name, array, spec)
@@ -39,7 +39,7 @@ def _check(name: str, array: np.ndarray) -> None:
 
 def _arrange(name: str, array: np.ndarray, spec: ImportSpec) -> np.ndarray:
     if array.ndim == 1:
-        return array[None]
+        return array[None] if spec.flat == "row" else array
     if spec.rows_axis >= array.ndim:
         raise FeatureError(f"{name} has the shape {list(array.shape)}, which has no axis {spec.rows_axis} (--rows-axis, counted from 0)")
     rows = np.moveaxis(array, spec.rows_axis, 0)

@@ -19,6 +19,8 @@ _MAX_BYTES = 16 << 20
 def sidecar_text(store: FeatureStore, layout: str, exporter: Exporter) -> str:
     """The file's content; it names no videos, so that several exports of one store into one folder agree."""
     settings = {"layout": layout, "origin": _origin(store), **exporter.settings()}
+    if any(not level.row_shape for level in exporter.plan.levels):
+        settings["flat"] = "rows"
     types = {level.name: level.dtype for level in store.layout}
     if all(level.dtype == "float32" and types[level.name] == "float16" for level in exporter.plan.levels):
         settings["dtype"] = "float16"  # as it was; the way there and back changes no value

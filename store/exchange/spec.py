@@ -63,6 +63,9 @@ class ImportSpec(Checked):
         "together", "together: one array [n, crops, width] a video; separate: arrays [n, width] named VIDEO__0, VIDEO__1, ..."
     )
     rows_axis: int = setting(0, "which axis of an array counts the clips (from 0); it is moved to the front")
+    flat: Literal["row", "rows"] = setting(
+        "row", "what an array [n] is. row: one row of n numbers (one vector a video); rows: n rows of one number"
+    )
     squeeze: bool = setting(False, "drop the other axes of length 1, e.g. of [n, width, 1, 1]")
     dtype: Literal["source", "float16", "float32"] = setting(
         "source", "type to store; source keeps float16 and float32 and rounds float64 to float32"

@@ -119,7 +119,8 @@ def _seconds(rows: int, timing: TimingSpec, carried: Carried) -> np.ndarray:
     if not np.isfinite(stamps).all() or (np.diff(stamps) < 0).any() or stamps[0] < 0:
         raise FeatureError("timestamps_ms are not times in ascending order from 0 on; --timing.stamps ignore leaves them aside")
     length = timing.length / _rate(timing, carried) if timing.length else 0.0
-    step = float(np.median(np.diff(stamps))) if rows > 1 else length
+    frame = 1 / _rate(timing, carried) if timing.fps or "fps" in carried else 0.0
+    step = float(np.median(np.diff(stamps))) if rows > 1 else length or frame
     if timing.stamps == "end":
         return _until(stamps, length)
     if stamps[0] > 0 and stamps[0] >= max(step, length) * (1 - 1e-6):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from store.errors import FeatureError, SpecError
+from store.errors import FeatureError, SpecError, StoreError
 from store.exchange import LAYOUTS
 from store.exchange.files import find_files, need_some, words
 from store.exchange.layout import Exporter, Item, Layout, Loaded, Plan, Reader, Source
@@ -151,7 +151,19 @@ class C3DExporter(Exporter):
             header = np.array(blob_sides(level.row_shape), _HEADER).tobytes()
             for number, row in zip(first, features.values[level.name], strict=True):
                 files[f"{name}/{number:06d}.{level.name}"] = header + row.astype("<f4").tobytes()
+        self._check_folder(name, files)
         return write_files(self.out, files, self.plan.overwrite)
+
+    def _check_folder(self, name: str, files: dict[str, bytes]) -> None:
+        """Blobs of our levels that are not ours would become rows of the video."""
+        levels = {level.name for level in self.plan.levels}
+        for path in sorted((self.out / name).iterdir()) if (self.out / name).is_dir() else []:
+            cut = _BLOB.fullmatch(path.name)
+            if not cut or cut[2] not in levels or f"{name}/{path.name}" in files:
+                continue
+            if not self.plan.overwrite:
+                raise StoreError(f"{path} is a blob of another export; the folder stays as it is (--overwrite removes such blobs)")
+            path.unlink()
 
     def settings(self) -> dict[str, Any]:
         return {"keys": [level.name for level in self.plan.levels], "timing": {"base": 0, "length": self.plan.spans}}

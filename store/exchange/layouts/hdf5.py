@@ -152,7 +152,7 @@ def _equal(found: object, array: np.ndarray) -> bool:
 @LAYOUTS.register("hdf5")
 class Hdf5(Layout):
     about = "one HDF5 file with a dataset a video, or a group a video with a dataset a key; or a folder of HDF5 files, one a video"
-    settings = frozenset({"keys", "place", "level", "rows_axis", "squeeze"})
+    settings = frozenset({"keys", "place", "level", "rows_axis", "flat", "squeeze"})
 
     def open(self, source: Source, spec: ImportSpec) -> Reader:
         return open_containers(source, spec, Hdf5Container, SUFFIXES)

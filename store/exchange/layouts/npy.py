@@ -94,7 +94,7 @@ class NpyExporter(Exporter):
 @LAYOUTS.register("npy")
 class Npy(Layout):
     about = "a tree of .npy files, one a video or one a key: VIDEO.npy, or VIDEO_KEY.npy with VIDEO_fps.npy, VIDEO_timestamps_ms.npy"
-    settings = frozenset({"keys", "place", "level", "rows_axis", "squeeze"})
+    settings = frozenset({"keys", "place", "level", "rows_axis", "flat", "squeeze"})
 
     def open(self, source: Source, spec: ImportSpec) -> Reader:
         return NpyReader(*open_npy(source, spec))

@@ -89,7 +89,7 @@ def npz_bytes(arrays: dict[str, np.ndarray]) -> bytes:
 @LAYOUTS.register("npz")
 class Npz(Layout):
     about = "one .npz file with an array a video, or a folder of .npz files, one a video, with an array a level"
-    settings = frozenset({"keys", "place", "level", "rows_axis", "squeeze"})
+    settings = frozenset({"keys", "place", "level", "rows_axis", "flat", "squeeze"})
 
     def open(self, source: Source, spec: ImportSpec) -> Reader:
         return open_containers(source, spec, ZipContainer, (SUFFIX,))
