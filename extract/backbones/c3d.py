@@ -116,7 +116,7 @@ class C3D(Backbone):
         for number, group in enumerate(GROUPS, start=1):
             for layer in group:
                 x = functional.relu(getattr(self, layer)(x), inplace=True)
-            x = self._pool(number, x)
+            x = self.pool(number, x)
             yield f"pool{number}", x
         x = x.flatten(1)
         yield "pool5_flat", x
@@ -125,7 +125,8 @@ class C3D(Backbone):
             yield layer, x
         yield "logits", self.fc8(x)
 
-    def _pool(self, number: int, x: torch.Tensor) -> torch.Tensor:
+    def pool(self, number: int, x: torch.Tensor) -> torch.Tensor:
+        """The pooling that ends group ``number``: [B, D, t, h, w] -> [B, D, t / 2 (not in the first), ceil(h / 2), ceil(w / 2)]."""
         if number == 1:  # the first leaves time alone
             return functional.max_pool3d(x, (1, 2, 2))
         padding = 1 if number == len(GROUPS) and not self.as_caffe else 0
