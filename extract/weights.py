@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from extract.backbones import BACKBONES, Backbone, BackboneInfo, backbone_info, resolve_levels
+from extract.backbones import Backbone, BackboneInfo, backbone_builder, backbone_info, empty_backbone, resolve_levels
+from extract.backbones.private import check_promises
 from extract.checkpoint import fit_state, read_state
 from extract.downloads import checked_bytes, fetch
 from store.errors import WeightsError
@@ -19,7 +20,7 @@ class LoadedBackbone:
     """A network with its weights (float32, CPU, as loaded; see ``extract.precision.prepare``)."""
 
     backbone: Backbone
-    identity: str  # sha256:<64 hex> of the file's bytes, or random:<seed>:<12 hex of the SHA-256 of the weights>
+    identity: str  # sha256:<64 hex> of the file's bytes, or random:<seed>:<12 hex of the SHA-256 of the weights>; see _identity
     source: str  # where they came from, in words, for reports
 
 
@@ -30,8 +31,14 @@ def load_backbone(name: str, source: str | None, levels: tuple[str, ...] = ()) -
     ``extract.downloads``), or ``random:SEED``. An empty or unknown one raises ``WeightsError`` with the choices: weights are never random
     by accident. ``levels`` are the levels wanted; a file may lack what only other levels need.
     """
+    loaded = _load(name, source, resolve_levels(backbone_info(name), levels))
+    if loaded.backbone.info.code:
+        check_promises(loaded.backbone, resolve_levels(loaded.backbone.info, levels))
+    return loaded
+
+
+def _load(name: str, source: str | None, wanted: tuple[str, ...]) -> LoadedBackbone:
     info = backbone_info(name)
-    wanted = resolve_levels(info, levels)
     source = source or ""
     kind, _, detail = source.partition(":")
     if kind == RANDOM:
@@ -71,10 +78,9 @@ def _published(info: BackboneInfo, name: str) -> Path:
 
 def _from_file(name: str, path: Path, data: bytes, levels: tuple[str, ...]) -> LoadedBackbone:
     """The identity is of the very bytes that are loaded, whatever happens to the file meanwhile."""
-    with torch.device("meta"):
-        backbone = BACKBONES.get(name)()
+    backbone = empty_backbone(name)
     fit_state(backbone, read_state(data, path), levels, path)
-    return LoadedBackbone(backbone.eval(), f"sha256:{hashlib.sha256(data).hexdigest()}", str(path))
+    return LoadedBackbone(backbone.eval(), _identity(f"sha256:{hashlib.sha256(data).hexdigest()}", backbone.info), str(path))
 
 
 def _random(name: str, seed_text: str, info: BackboneInfo) -> LoadedBackbone:
@@ -83,10 +89,15 @@ def _random(name: str, seed_text: str, info: BackboneInfo) -> LoadedBackbone:
     seed = int(seed_text)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
-        backbone = BACKBONES.get(name)()
+        backbone = backbone_builder(name)()
     backbone.initialise(seed)
-    identity = f"{RANDOM}:{seed}:{state_digest(backbone)[:12]}"
+    identity = _identity(f"{RANDOM}:{seed}:{state_digest(backbone)[:12]}", backbone.info)
     return LoadedBackbone(backbone.eval(), identity, f"random weights of seed {seed}, which have learned nothing")
+
+
+def _identity(weights: str, info: BackboneInfo) -> str:
+    """Identity of weights together with code that is not ours: the same file in another network of the same name is another thing."""
+    return f"{weights}+{info.code}" if info.code else weights
 
 
 def state_digest(backbone: Backbone) -> str:

@@ -50,6 +50,7 @@ class BackboneInfo(Checked):
     channel_order: Literal["rgb", "bgr"] = "rgb"
     modality: Literal["rgb", "flow", "rgb+flow"] = "rgb"
     published: dict[str, Published] = field(default_factory=dict)  # weights by name, the usual one first; see extract.weights
+    code: str = ""  # version of code that is not this project's; becomes part of the identity of the weights
 
     def check(self) -> None:
         sizes = [*self.dims.values(), self.clip_length, self.size, self.channels]
@@ -158,11 +159,39 @@ def average(output: torch.Tensor) -> torch.Tensor:
 BACKBONES: Registry[Callable[[], Backbone]] = Registry("backbone", "extract.backbones")
 
 
+def backbone_builder(name: str) -> Callable[[], Backbone]:
+    """What builds the network called ``name``: a registered one, ``timm:NAME`` or ``package.module:attribute``.
+
+    Raises ``UnknownNameError`` for a name that means nothing, ``PipelineError`` for one that cannot be used here, with the reason.
+    """
+    prefix, colon, rest = name.partition(":")
+    if not colon:
+        return BACKBONES.get(name)
+    if prefix == "timm":
+        from extract.backbones.timm_image import timm_builder
+
+        return timm_builder(rest)
+    from extract.backbones.private import private_builder
+
+    return private_builder(name)
+
+
+def empty_backbone(name: str) -> Backbone:
+    """The network called ``name``, to be filled from a file: without memory for its weights, where it makes no arrays by itself.
+
+    Those of others may: tables of positions, as plain arrays or as buffers that no file holds. They are built on the CPU.
+    """
+    if ":" in name:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            return backbone_builder(name)()
+    with torch.device("meta"):
+        return backbone_builder(name)()
+
+
 @functools.cache
 def backbone_info(name: str) -> BackboneInfo:
-    """Describe one backbone without allocating its weights; an unknown name raises ``UnknownNameError``."""
-    with torch.device("meta"):
-        return BACKBONES.get(name)().info
+    """Describe one backbone; a name that means nothing raises ``UnknownNameError``. Only others' networks are built for it."""
+    return empty_backbone(name).info
 
 
 def describe_backbones() -> list[BackboneInfo]:
