@@ -100,6 +100,7 @@ class BnInception(Backbone):
             ("inception_3c", "inception_4e", "global_pool"),
             channels=10 if flow else 3,
             resize=(340, 256),
+            antialias=False,  # OpenCV resized the frames
             mean=(128.0,) if flow else (104.0, 117.0, 123.0),
             std=(1.0,),
             value_range=(0.0, 255.0),

@@ -88,6 +88,7 @@ class TsnResNet50(ResNet):
             plain.aliases,
             plain.maps,
             channels=2 * PAIRS if flow else 3,
+            antialias=False,  # OpenCV resized the frames
             mean=(128.0,) if flow else (123.675, 116.28, 103.53),
             std=(128.0,) if flow else (58.395, 57.12, 57.375),
             value_range=(0.0, 255.0),
