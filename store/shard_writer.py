@@ -1,25 +1,19 @@
 """Write one shard, whole. HDF5 lays the file out in memory; the disk sees plain writes, so a full disk is a plain error."""
 
 import errno
-import io
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
-from h5py import h5d, h5p, h5s, h5t
 
 from store.errors import StoreError
 from store.files import atomic_path
-from store.layout import FORMAT_NAME, VERSION, Features, Level, encode_id, index_digest, levels_of, video_digest
+from store.layout import Features, Level, encode_id, levels_of, video_digest
 from store.shard import Shard
+from store.shard_image import LEVELS, Region, SparseFile, lay_out
 
-ALIGNMENT = 64  # bytes, so that mapped rows start on a cache line
-LEVELS = "levels/"
 _MAX_PIECES = 512  # arrays handed to one system call
 _BATCH_BYTES = 8 << 20
 
@@ -75,11 +69,6 @@ class Contents:
         num_rows = np.array([len(entry.features) for entry in entries], "<i8")
         return cls([encode_id(entry.id) for entry in entries], levels, num_rows, digests, rows)
 
-    @property
-    def total_rows(self) -> int:
-        """Rows of every level."""
-        return int(self.num_rows.sum())
-
     def index(self) -> dict[str, np.ndarray]:
         """The arrays of the index, as ``index_digest`` wants them."""
         width = max(map(len, self.ids))
@@ -89,15 +78,6 @@ class Contents:
             "rows": self.num_rows,
             **{f"digests/{level}": array for level, array in self.digests.items()},
         }
-
-
-@dataclass(frozen=True)
-class _Region:
-    """Bytes of the file that belong to the rows of a dataset; HDF5 knows that they are there and does not write them."""
-
-    offset: int
-    bytes: int
-    path: str
 
 
 def write_shard(final: Path, spec_digest: str, entries: Sequence[Entry]) -> Shard:
@@ -111,7 +91,7 @@ def write_contents(final: Path, spec_digest: str, contents: Contents, deep: bool
     Returns the shard as a reader sees it. ``OSError`` when the disk refuses, ``StoreError`` for what does not read back as it should;
     nothing is left behind then.
     """
-    image, regions = _lay_out(spec_digest, contents)
+    image, regions = lay_out(spec_digest, list(contents.levels.values()), int(contents.num_rows.sum()), contents.index())
     with atomic_path(final) as aside:
         with aside.open("xb", buffering=0) as file:
             _write_file(file.fileno(), image, regions, contents)
@@ -122,51 +102,11 @@ def write_contents(final: Path, spec_digest: str, contents: Contents, deep: bool
     return shard.renamed(final)
 
 
-def _lay_out(spec_digest: str, contents: Contents) -> tuple[memoryview, list[_Region]]:
-    """The file's bytes without the rows, which are the beginning of it, and where the rows go, in order of offset."""
-    index, total = contents.index(), contents.total_rows
-    buffer = io.BytesIO()
-    block = 8192 + 2048 * len(contents.levels)  # so that nothing of HDF5's own comes after the rows
-    settings = {"libver": ("v108", "v108"), "alignment_threshold": 512, "alignment_interval": ALIGNMENT, "meta_block_size": block}
-    with h5py.File(buffer, "w", **settings) as file:
-        file.attrs["format"] = np.bytes_(FORMAT_NAME)
-        file.attrs["version"] = np.int64(VERSION)
-        file.attrs["spec_digest"] = np.bytes_(spec_digest)
-        file.attrs["index_digest"] = np.bytes_(index_digest(spec_digest, list(contents.levels.values()), total, index))
-        for name, array in index.items():
-            _put(file, f"index/{name}" if name in ("id", "first", "rows") else name, array)
-        regions = [_reserve(file, "frames", np.dtype("<i8"), (total, 2)), _reserve(file, "times", np.dtype("<f8"), (total, 2))]
-        for level in contents.levels.values():
-            regions.append(_reserve(file, LEVELS + level.name, level.storage, (total, *level.row_shape)))
-        file.flush()
-        end = _Region(file.id.get_filesize(), 0, "")
-    return buffer.getbuffer(), [*sorted(regions, key=lambda region: region.offset), end]
-
-
-def _put(file: h5py.File, name: str, array: np.ndarray) -> None:
-    if name == "index/id":
-        array = array.view(f"S{array.shape[1]}")[:, 0].astype(h5py.string_dtype("utf-8", array.shape[1]))
-    file.create_dataset(name, data=array, track_times=False)
-
-
-def _reserve(file: h5py.File, path: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> _Region:
-    """Create a contiguous dataset without writing it."""
-    properties = h5p.create(h5p.DATASET_CREATE)
-    properties.set_layout(h5d.CONTIGUOUS)
-    properties.set_alloc_time(h5d.ALLOC_TIME_EARLY)
-    properties.set_fill_time(h5d.FILL_TIME_NEVER)
-    properties.set_obj_track_times(False)
-    group, _, name = path.rpartition("/")
-    parent = file.require_group(group).id if group else file.id
-    dataset = h5d.create(parent, name.encode(), h5t.py_create(dtype), h5s.create_simple(shape), properties)
-    return _Region(dataset.get_offset(), math.prod(shape) * dtype.itemsize, path)
-
-
-def _write_file(descriptor: int, image: memoryview, regions: list[_Region], contents: Contents) -> None:
+def _write_file(descriptor: int, image: SparseFile, regions: list[Region], contents: Contents) -> None:
     """Write the file from front to back: the image up to a region, the region's rows, the image after it, ..."""
     position = 0
     for region in regions:
-        _write_all(descriptor, [image[position : region.offset]])
+        _write_all(descriptor, [memoryview(image.between(position, region.offset))])
         os.ftruncate(descriptor, max(region.offset, position))
         os.lseek(descriptor, region.offset, os.SEEK_SET)
         written = sum(_write_all(descriptor, batch) for batch in _batches(contents.rows(region.path) if region.path else ()))
