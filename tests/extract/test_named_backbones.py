@@ -253,7 +253,7 @@ def test_frames_reach_timms_networks_as_timm_sends_them(name: str) -> None:
 
 def test_unknown_names_of_timm_are_told_their_neighbours() -> None:
     pytest.importorskip("timm")
-    with pytest.raises(UnknownNameError, match=r"timm [\d.]+ has no network 'resnet51'; did you mean resnet50"):
+    with pytest.raises(UnknownNameError, match=r"timm [\d.]+ has no network 'resnet51'; did you mean .*resnet50"):
         backbone_info("timm:resnet51")
     with pytest.raises(UnknownNameError, match=r"knows no weights 'resnet50\.nobody' of resnet50; known: .*resnet50\.a1_in1k"):
         backbone_info("timm:resnet50.nobody")
