@@ -124,7 +124,9 @@ class FeatureWriter:
     def _folder(self, name: str) -> Path:
         """A folder of the store; never makes the store itself anew (its disk may have been unmounted)."""
         if not self.store.spec_file.is_file():
-            raise StoreError(f"{self.store.path} has vanished (unmounted? deleted?); bring it back and publish again")
+            raise StoreError(
+                f"{self.store.path} has vanished (unmounted? deleted?); bring it back and run the command again, or publish again"
+            )
         folder = self.store.path / name
         try:
             folder.mkdir(exist_ok=True)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class Extract:
     """The command in a fork of this process, begun at once; ``prepare`` runs in the fork before it."""
 
     def __init__(self, videos: Path, out: Path, *arguments: str, prepare: Callable[[], object] = lambda: None) -> None:
-        self.files = [out.parent / f"{out.name}-{os.urandom(4).hex()}.{name}" for name in ("stdout", "stderr")]
+        self.files = [videos.with_name(f"{os.urandom(4).hex()}.{name}") for name in ("stdout", "stderr")]
         words = ["extract", str(videos), "--preset", "tiny", "--weights", "random:0", "--workers", "1", "--out", str(out), *arguments]
         self.process = os.fork()
         if not self.process:
@@ -121,10 +122,10 @@ def assert_whole(out: Path, whole: FeatureStore) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 150 kB, mounted; skips where that is not allowed."""
+    """A disk of 1 MB, mounted; skips where that is not allowed."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=150k", "none", str(folder)], capture_output=True, check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip(f"cannot mount a small disk here: {mounted.stderr.decode().strip()}")
     yield folder
@@ -133,6 +134,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def remount(folder: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Leave no room on a disk, in the file ``other``."""
+    with (disk / "other").open("wb", buffering=0) as other, suppress(OSError):
+        while True:
+            other.write(bytes(1024))
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
@@ -168,35 +176,28 @@ def test_a_second_signal_ends_at_once_and_loses_only_what_was_in_memory(videos: 
 
 def test_a_full_disk_ends_with_2_and_the_same_command_goes_on(videos: Path, whole: FeatureStore, small_disk: Path) -> None:
     out = small_disk / "features"
-    (small_disk / "other").write_bytes(bytes(90_000))
-    ended = extract(videos, out, "--publish-seconds", "0")
+    ended = extract(videos, out, "--publish-seconds", "0", prepare=after_adding(2, lambda: fill(small_disk)))
     assert ended.code == 2, ended.stderr
     assert "shards: the disk is full; make room and run the command again (1 finished videos wait in memory)" in ended.stderr
     assert "Traceback" not in ended.stderr
     store = opened(out)
     assert store.verify(deep=True) == []
     assert [path.name for path in (store.path / "shards").iterdir() if path.name.endswith(".partial")] == []
-    before = len(store)
-    assert before < VIDEOS
+    assert len(store) == 2
     (small_disk / "other").unlink()
-    remount(small_disk, "size=10m")
     again = extract(videos, out)
-    assert (again.code, f"{VIDEOS - before} done, {before} were there already" in again.stdout) == (0, True)
+    assert (again.code, "4 done, 2 were there already" in again.stdout) == (0, True)
     assert_whole(out, whole)
 
 
 def test_a_disk_full_from_the_start_makes_no_half_store(videos: Path, whole: FeatureStore, small_disk: Path) -> None:
-    with (small_disk / "other").open("wb") as other, pytest.raises(OSError, match="No space"):
-        while True:
-            other.write(bytes(4096))
-            other.flush()
+    fill(small_disk)
     ended = extract(videos, small_disk / "features")
     assert ended.code == 2
     assert f"cannot make a feature store at {small_disk / 'features'}" in ended.stderr
     assert "No space left on device" in ended.stderr
     assert list(small_disk.glob("features/*/spec.json")) == []
     (small_disk / "other").unlink()
-    remount(small_disk, "size=10m")
     assert extract(videos, small_disk / "features").code == 0
     assert_whole(small_disk / "features", whole)
 
@@ -213,7 +214,6 @@ def test_a_limit_on_the_size_of_files_is_like_a_full_disk(videos: Path, whole: F
 
 
 def test_a_read_only_disk_is_told(videos: Path, whole: FeatureStore, small_disk: Path) -> None:
-    remount(small_disk, "size=10m")
     out = small_disk / "features"
     assert extract(videos, out).code == 0
     shutil.rmtree(opened(out).path / "shards")
@@ -231,7 +231,6 @@ def test_a_read_only_disk_is_told(videos: Path, whole: FeatureStore, small_disk:
 
 
 def test_a_complete_store_on_a_read_only_disk_has_nothing_to_do(videos: Path, whole: FeatureStore, small_disk: Path) -> None:
-    remount(small_disk, "size=10m")
     shutil.copytree(whole.path, small_disk / "features" / whole.path.name)
     remount(small_disk, "ro")
     ended = extract(videos, small_disk / "features")
@@ -239,7 +238,6 @@ def test_a_complete_store_on_a_read_only_disk_has_nothing_to_do(videos: Path, wh
 
 
 def test_a_disk_that_turns_read_only_midway(videos: Path, whole: FeatureStore, small_disk: Path) -> None:
-    remount(small_disk, "size=10m")
     out = small_disk / "features"
     ended = extract(videos, out, "--publish-seconds", "0", prepare=after_adding(2, lambda: remount(small_disk, "ro")))
     assert ended.code == 2
@@ -286,7 +284,7 @@ def test_two_jobs_given_the_same_part_at_once(videos: Path, whole: FeatureStore,
     assert sorted(opened(out).ids()) == sorted(whole.ids())
 
 
-@pytest.mark.parametrize("locking", ["FALSE", "TRUE", "BEST_EFFORT"])
+@pytest.mark.parametrize("locking", ["FALSE", "TRUE"])
 def test_hdf5_locks_change_nothing(videos: Path, whole: FeatureStore, tmp_path: Path, locking: str) -> None:
     out = tmp_path / "features"
     ended = extract(videos, out, prepare=lambda: os.environ.update(HDF5_USE_FILE_LOCKING=locking))
