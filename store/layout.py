@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,13 @@ def checked(video_id: str, features: Features) -> Features:
 
 def levels_of(features: Features) -> dict[str, Level]:
     """The layout of features that passed ``checked``."""
-    return {name: Level(name, str(array.dtype), array.shape[1:]) for name, array in features.values.items()}
+    return {name: Level(name, _dtype_name(array.dtype), array.shape[1:]) for name, array in features.values.items()}
+
+
+@lru_cache(64)
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    """``dtype.name``, which numpy puts together anew each time; it took a quarter of adding a video."""
+    return dtype.name
 
 
 def _checked_spans(video_id: str, features: Features) -> tuple[np.ndarray, np.ndarray]:
@@ -145,7 +152,7 @@ def _checked_spans(video_id: str, features: Features) -> tuple[np.ndarray, np.nd
 
 
 def _checked_rows(video_id: str, level: str, array: np.ndarray, rows: int) -> np.ndarray:
-    if not isinstance(array, np.ndarray) or array.dtype.name not in DTYPES or array.ndim < 1:
+    if not isinstance(array, np.ndarray) or _dtype_name(array.dtype) not in DTYPES or array.ndim < 1:
         raise FeatureError(f"{video_id}, level {level}: {_describe(array)}; features are arrays [N, ...] of float16 or float32")
     if len(array) != rows:
         raise FeatureError(f"{video_id}, level {level}: {len(array)} rows, but frames and times have {rows}")
@@ -153,7 +160,7 @@ def _checked_rows(video_id: str, level: str, array: np.ndarray, rows: int) -> np
         raise FeatureError(
             f"{video_id}, level {level}: shape {list(array.shape)}; rows have 0 to {MAX_ROW_DIMENSIONS} dimensions, none empty"
         )
-    copy = np.array(array, DTYPES[array.dtype.name], order="C")
+    copy = np.array(array, DTYPES[_dtype_name(array.dtype)], order="C")
     if not all_finite(copy):
         finite = np.isfinite(copy)
         place = np.argwhere(~finite)[0]
