@@ -99,7 +99,7 @@ def _row_length(store: FeatureStore, ids: Sequence[str]) -> int:
     """Frames of each row of the first video that can be read, 0 where they differ."""
     for video_id in ids:
         try:
-            lengths = set(np.diff(store.get(video_id).frames)[:, 0].tolist())
+            lengths = set(np.diff(store.get(video_id, []).frames)[:, 0].tolist())
         except StoreError:
             continue
         return lengths.pop() if len(lengths) == 1 else 0

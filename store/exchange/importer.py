@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from store.digest import to_plain
-from store.errors import FeatureError, Interrupted, PipelineError, SpecError
+from store.errors import FeatureError, Interrupted, PipelineError, SpecError, StoreError
 from store.exchange import LAYOUTS
 from store.exchange.files import words
 from store.exchange.layout import Item, Reader, Source
@@ -166,6 +166,8 @@ def check_used(spec: ImportSpec) -> None:
 
 def _chosen(reader: Reader, options: ImportOptions) -> tuple[list[Item], list[str], list[str]]:
     """The videos to import, in order; those of the list that the source lacks; and what to tell."""
+    if not reader.items:
+        raise StoreError("; ".join(["nothing in the source is a video by these settings", *reader.notes]))
     if options.videos is None:
         return reader.items, [], list(reader.notes)
     items, missing, extra = match(reader.items, options.videos, options.match)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from store.errors import ListError, PipelineError, SpecError
+from store.errors import ListError, PipelineError, SpecError, StoreError
 from store.exchange.importer import ImportSummary
 from store.features import FeatureStore
 from store.videos import Video, VideoList
@@ -273,3 +273,12 @@ def test_no_error_of_reading_ends_the_import(tmp_path: Path, run_import: RunImpo
     (tmp_path / "in/w.npy").mkdir()
     store, summary = run_import(tmp_path / "in", "npy", tmp_path / "f")
     assert (store.ids(), summary.failed) == (["v"], {})
+
+
+def test_keys_that_nothing_has_are_an_error(tmp_path: Path, run_import: RunImport) -> None:
+    save(tmp_path / "in/v_rgb.npy", floats(3, 4))
+    with pytest.raises(StoreError, match=r"nothing in the source is a video by these settings; 1 files are of none of the keys i3d: v_rgb"):
+        run_import(tmp_path / "in", "npy", tmp_path / "f", keys=["i3d"])
+    with pytest.raises(StoreError, match=r"1 files do not end in __ and the number of a crop: v_rgb"):
+        run_import(tmp_path / "in", "tencrop", tmp_path / "f", crop_files="separate")
+    assert not (tmp_path / "f").exists()

@@ -34,7 +34,7 @@ class Hdf5Container(Container):
 
         self.path = path
         try:
-            self.file = h5py.File(path, "r")
+            self.file = h5py.File(path, "r", locking="best-effort")  # some network disks refuse locks
         except _BAD_HDF5 as error:
             raise StoreError(f"{path} is not an HDF5 file that can be read: {words(error)}") from None
 
@@ -112,11 +112,13 @@ class Hdf5Exporter(Exporter):
         path = self.out / FILE
         if self.compared:
             try:
-                self.file = self._stack.enter_context(h5py.File(path, "r"))
+                self.file = self._stack.enter_context(h5py.File(path, "r", locking="best-effort"))
             except OSError:
                 raise StoreError(f"{path} is there and no HDF5 file; it stays as it is (--overwrite replaces it)") from None
         else:
-            self.file = self._stack.enter_context(h5py.File(self._stack.enter_context(atomic_path(path)), "x"))
+            with self._stack:  # closed if the file cannot be made, else handed on
+                self.file = self._stack.enter_context(h5py.File(self._stack.enter_context(atomic_path(path)), "x"))
+                self._stack = self._stack.pop_all()
         return self
 
     def write(self, name: str, features: Features) -> bool:
