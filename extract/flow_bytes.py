@@ -19,8 +19,8 @@ import numpy as np
 
 from extract.spec import FlowSpec
 
-MIRRORS = {"symmetric": 256, "dense_flow": 255, "i3d": 256}
-"""The sum of a byte and its mirror; clipped to a byte."""
+MIRRORS = {"": 256, "symmetric": 256, "dense_flow": 255, "i3d": 256}
+"""The sum of a byte and its mirror; clipped to a byte. Nothing said means symmetric."""
 
 
 def flow_bytes(flow: np.ndarray, spec: FlowSpec) -> np.ndarray:
@@ -37,11 +37,11 @@ def flow_bytes(flow: np.ndarray, spec: FlowSpec) -> np.ndarray:
 
 
 def quantised(flow: np.ndarray, bound: float, quantise: str) -> np.ndarray:
-    """Flow of any shape in pixels as bytes of the same shape, by the table above."""
+    """Flow of any shape in pixels as bytes of the same shape, by the table above; nothing said means symmetric."""
     if quantise == "dense_flow":  # in double precision, as the tool, whose halves are exact
         return np.rint(255 * (np.clip(flow.astype(np.float64), -bound, bound) + bound) / (2 * bound)).astype(np.uint8)
     flow = np.clip(flow.astype(np.float32, copy=False), -bound, bound)
-    scale = np.float32((127 if quantise == "symmetric" else 127.5) / bound)
+    scale = np.float32((127.5 if quantise == "i3d" else 127) / bound)
     return np.clip(np.rint(128 + flow * scale), 0, 255).astype(np.uint8)
 
 

@@ -1,5 +1,6 @@
-"""Whether what a spec makes of a video is what a network takes: RGB, flow, or both. Imports no torch."""
+"""Whether what a spec makes of a video is what a network takes: RGB, flow, or both; and flow's bytes. Imports no torch."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from extract.spec import FeatureSpec, FlowSpec
@@ -16,6 +17,11 @@ def flow_channels(spec: FlowSpec) -> int:
     if not spec.method or spec.encoding == "image":
         return 3
     return 2 * spec.pairs + (RGB_CHANNELS if spec.with_rgb else 0)
+
+
+def with_quantise(flow: FlowSpec, info: "BackboneInfo") -> FlowSpec:
+    """Write into ``flow`` how its bytes are made where it does not say: as for the network's training, else symmetric."""
+    return replace(flow, quantise=flow.quantise or info.quantise or "symmetric")
 
 
 def check_channels(spec: FeatureSpec, info: "BackboneInfo") -> None:

@@ -9,7 +9,7 @@ import torch
 
 from extract.backbones import Backbone, BackboneInfo, resolve_levels
 from extract.flow_frames import resolve_flow
-from extract.modality import check_channels
+from extract.modality import check_channels, with_quantise
 from extract.precision import prepare
 from extract.presets import preset, store_name
 from extract.run import Summary, extract_features, resolve_device
@@ -47,7 +47,7 @@ def prepare_spec(
     spec = resolve(FeatureSpec, preset(preset_name) if preset_name else {}, overrides)
     loaded = load_backbone(spec.backbone, weights or spec.weights or None, spec.levels)  # --weights, else a config file's
     info = loaded.backbone.info
-    flow = resolve_flow(spec.flow) if spec.flow.method else spec.flow
+    flow = with_quantise(resolve_flow(spec.flow), info) if spec.flow.method else spec.flow
     spec = replace(spec, weights=loaded.identity, levels=resolve_levels(info, spec.levels), flow=flow)
     check_fit(spec, info)
     return spec, prepare(loaded.backbone, spec.precision, spec.channels_last, device)

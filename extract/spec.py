@@ -91,8 +91,8 @@ class FlowSpec(Checked):
     )
     pairs: int = setting(1, "flow fields of one frame (encoding pairs): 1 for I3D, 5 for TSN, 10 for two-stream networks and ST-ResNet")
     offset: int = setting(0, "first flow of a stack, counted from its frame (encoding pairs): 0 begins at the frame, -5 centres ten on it")
-    quantise: Literal["symmetric", "dense_flow", "i3d"] = setting(
-        "symmetric", "how flow becomes bytes, as the network's training did: dense_flow for TSN, two-stream networks and ST-ResNet"
+    quantise: Literal["", "symmetric", "dense_flow", "i3d"] = setting(
+        "", "how flow becomes bytes; none given: as for the network's training, symmetric where flow is drawn as an image"
     )
     with_rgb: bool = setting(False, "the frame's RGB before its stack, both at the flow's size (encoding pairs), for ST-ResNet")
 
@@ -104,10 +104,10 @@ class FlowSpec(Checked):
             -self.pairs <= self.offset <= 0,
             f"flow.offset is {self.offset}; it must be from {-self.pairs} (all flows before the frame) to 0 (from the frame on)",
         )
-        stacked = [name for name, set_ in (("pairs", self.pairs > 1), ("offset", self.offset), ("with_rgb", self.with_rgb)) if set_]
+        stacked = [name for name, given in (("pairs", self.pairs > 1), ("offset", self.offset), ("with_rgb", self.with_rgb)) if given]
         demand(
             self.encoding == "pairs" or not stacked,
-            f"flow.{' and flow.'.join(stacked)} need flow.encoding pairs; it is {self.encoding}: set --flow.encoding pairs",
+            f"flow.encoding is {self.encoding}, which has no flow.{' and no flow.'.join(stacked)}; set --flow.encoding pairs",
         )
 
 

@@ -49,6 +49,7 @@ class BackboneInfo(Checked):
     value_range: tuple[float, ...] = (0.0, 1.0)  # that uint8 0..255 is mapped to, before mean and std
     channel_order: Literal["rgb", "bgr"] = "rgb"
     modality: Literal["rgb", "flow", "rgb+flow"] = "rgb"
+    quantise: Literal["", "symmetric", "dense_flow", "i3d"] = ""  # how flow became its bytes, see extract.flow_bytes; empty: not stated
     published: dict[str, Published] = field(default_factory=dict)  # weights by name, the usual one first; see extract.weights
     code: str = ""  # version of code that is not this project's; becomes part of the identity of the weights
 

@@ -2,7 +2,7 @@
 
 The network is Caffe's: biases in every convolution, pooling whose output size is rounded up, averages that count the zeros of the padding,
 BGR frames in 0..255 minus 104, 117, 123. (tsn-pytorch's own training subtracts 128 from red; the published files come from Caffe models,
-which subtract 123.) Flow is five (x, y) pairs as bytes of dense_flow minus 128: ``FlowSpec`` with encoding pairs, 5 pairs, dense_flow.
+which subtract 123.) Flow is five (x, y) pairs as bytes of dense_flow minus 128.
 """
 
 from collections.abc import Iterator, Mapping
@@ -106,6 +106,7 @@ class BnInception(Backbone):
             value_range=(0.0, 255.0),
             channel_order="rgb" if flow else "bgr",
             modality="flow" if flow else "rgb",
+            quantise="dense_flow" if flow else "",
             published=PUBLISHED[modality],
         )
         width = self.info.channels

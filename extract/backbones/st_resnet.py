@@ -142,6 +142,7 @@ class StResNet50(Backbone):
             mean=(*rgb_mean, *[FLOW_MEAN] * (2 * FLOWS)),
             std=(*rgb_std, *[FLOW_STD] * (2 * FLOWS)),
             modality="rgb+flow",
+            quantise="dense_flow",
             published=_starts(),
         )
         self.appearance, self.motion = Stream(RGB_CHANNELS), Stream(2 * FLOWS)

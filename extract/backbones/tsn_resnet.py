@@ -1,8 +1,7 @@
 """ResNet-50 of temporal segment networks (Wang et al. 2016) as mmaction2 trains and publishes it.
 
 The network is torchvision's; a published file names its layers ``backbone.layer1.0.conv1.conv``, ``backbone.layer1.0.conv1.bn``, ... and
-its classifier ``cls_head.fc_cls``. Flow is five (x, y) pairs as bytes of dense_flow, (b - 128) / 128: ``FlowSpec`` with encoding pairs, 5
-pairs, dense_flow.
+its classifier ``cls_head.fc_cls``. Flow is five (x, y) pairs as bytes of dense_flow, (b - 128) / 128.
 """
 
 import re
@@ -93,6 +92,7 @@ class TsnResNet50(ResNet):
             std=(128.0,) if flow else (58.395, 57.12, 57.375),
             value_range=(0.0, 255.0),
             modality="flow" if flow else "rgb",
+            quantise="dense_flow" if flow else "",
             published=PUBLISHED[modality],
         )
         if flow:

@@ -155,8 +155,8 @@ def test_bgr_turns_the_order_of_rgb_alone(modality: str, channels: int, order: l
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"pairs": 5}, r"flow\.pairs need flow\.encoding pairs; it is image: set --flow\.encoding pairs"),
-        ({"with_rgb": True, "pairs": 2}, r"flow\.pairs and flow\.with_rgb need flow\.encoding pairs"),
+        ({"pairs": 5}, r"flow\.encoding is image, which has no flow\.pairs; set --flow\.encoding pairs"),
+        ({"with_rgb": True, "pairs": 2}, r"flow\.encoding is image, which has no flow\.pairs and no flow\.with_rgb;"),
         ({"encoding": "pairs", "pairs": 0}, r"flow\.pairs is 0; it must be at least 1"),
         ({"encoding": "pairs", "pairs": 10, "offset": -11}, r"flow\.offset is -11; it must be from -10 .* to 0"),
         ({"encoding": "pairs", "offset": 1}, r"flow\.offset is 1; it must be from -1"),

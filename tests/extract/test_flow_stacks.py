@@ -14,7 +14,7 @@ from extract.crops import crop_boxes, cut, normalise, resize_frames
 from extract.flow import FLOWS
 from extract.flow_bytes import flow_bytes
 from extract.flow_frames import flow_frames, flow_size, stack_indices
-from extract.modality import check_channels, flow_channels
+from extract.modality import check_channels, flow_channels, with_quantise
 from extract.network import Network
 from extract.spec import CropSpec, DecodeSpec, FeatureSpec, FlowSpec
 from extract.video import Scan, VideoSource
@@ -244,6 +244,21 @@ def test_what_fits_passes() -> None:
 def test_what_does_not_fit_is_refused_with_the_flags_that_do(info: BackboneInfo, flow: dict[str, object], words: str) -> None:
     with pytest.raises(SpecError, match=words):
         check_channels(made(**flow), info)
+
+
+@pytest.mark.parametrize(
+    ("name", "flow", "expected"),
+    [
+        ("tsn_bninception_flow", PAIRS_OF_TSN, "dense_flow"),
+        ("tsn_resnet50_flow", PAIRS_OF_TSN, "dense_flow"),
+        ("i3d_flow", {**DIS, "encoding": "pairs"}, "i3d"),
+        ("st_resnet50", {**DIS, "encoding": "pairs", "pairs": 10, "with_rgb": True}, "dense_flow"),
+        ("tiny", DIS, "symmetric"),
+        ("tsn_bninception_flow", {**PAIRS_OF_TSN, "quantise": "symmetric"}, "symmetric"),  # what is said stands
+    ],
+)
+def test_bytes_are_those_of_the_networks_training(name: str, flow: dict[str, object], expected: str) -> None:
+    assert with_quantise(made(**flow).flow, backbone_info(name)).quantise == expected
 
 
 def test_a_stack_reaches_the_network_as_it_was_trained(counting: Counting) -> None:
