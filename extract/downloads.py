@@ -1,4 +1,4 @@
-"""Published files: downloaded once, checked against the digits in their names, and against their own SHA-256 ever after."""
+"""Published files: downloaded once, checked against what their publishers state, and against their own SHA-256 ever after."""
 
 import hashlib
 import os
@@ -7,15 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlparse
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
+from extract.http_file import discard, download, note_path, partial_path, reserved
 from store.errors import WeightsError
-from store.files import atomic_path, sha256_file, write_text
+from store.files import fsync_file, fsync_folder, sha256_file, write_text
 
 HOME_VARIABLE = "ACTIONCACHE_HOME"
-TIMEOUT_SECONDS = 30.0
-CHUNK_BYTES = 1 << 18
 
 
 def cache_folder() -> Path:
@@ -26,42 +22,87 @@ def cache_folder() -> Path:
     return (Path(home).expanduser() if home else Path(pooch.os_cache("actioncache"))) / "weights"
 
 
-def fetch(url: str) -> Path:
+def cached_path(url: str) -> Path:
+    """Where the file of ``url`` is kept once it is there."""
+    return cache_folder() / Path(urlparse(url).path).name
+
+
+def fetch(url: str, sha256: str = "") -> Path:
     """Path of the file of ``url`` in the cache folder; downloads it if it is not there, showing progress on stderr.
 
-    A name like ``resnet34-b627a593.pth`` promises the first digits of the file's SHA-256; a download that breaks the promise is not kept.
-    Without a connection ``WeightsError`` says what to download by hand and where to put it.
+    What arrives stays beside it as ``*.partial``, and the next try continues there. ``sha256`` (or its first digits) is what the publisher
+    states; a name like ``resnet34-b627a593.pth`` states it too. A download that breaks the promise is not kept. Without a connection
+    ``WeightsError`` says what to download by hand and where to put it.
     """
-    path = cache_folder() / Path(urlparse(url).path).name
+    path = cached_path(url)
     if path.is_file():
         return path
     try:
-        with atomic_path(path) as aside:
-            _download(url, aside, path.name)
-            digest = sha256_file(aside)
-            if not digest.startswith(promised_digits(path.name)):
-                raise WeightsError(
-                    f"{url} gave a file with SHA-256 {digest[:12]}..., but its name promises {promised_digits(path.name)}; it was not "
-                    "kept. A proxy may have changed it: download it by another way"
-                )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with reserved(partial_path(path)) as partial:
+            if path.is_file():  # another process brought it meanwhile
+                discard(partial)
+            else:
+                _complete(url, path, partial, sha256)
     except OSError as error:
         raise WeightsError(
-            f"{url} could not be downloaded ({type(error).__name__}: {error}); download it by hand, put it at {path}, "
+            f"{url} could not be downloaded ({type(error).__name__}: {error}); {_left(path)}download it by hand, put it at {path}, "
             f"and run the same command again. The folder can be changed with the environment variable {HOME_VARIABLE}"
         ) from None
-    _record(path, digest)
     return path
 
 
-def checked_bytes(path: Path) -> bytes:
-    """The bytes of a file in the cache folder; ``WeightsError`` if they are not what they were at first use.
+def _complete(url: str, path: Path, partial: Path, sha256: str) -> None:
+    """Download into ``partial`` and rename it to ``path`` if it is what was promised."""
+    promised = (sha256 or promised_digits(path.name)).lower()
+    kept = download(url, partial, digest_known=bool(promised))
+    digest = sha256_file(partial)
+    if kept and not digest.startswith(promised):  # perhaps the end of one file behind the beginning of another
+        note_path(partial).unlink(missing_ok=True)
+        download(url, partial, digest_known=True)
+        digest = sha256_file(partial)
+    if not digest.startswith(promised):
+        discard(partial)
+        raise WeightsError(
+            f"{url} gave a file with SHA-256 {digest[:12]}..., but {_promiser(sha256)} promises {promised}; it was not "
+            "kept. A proxy may have changed it: download it by another way"
+        )
+    fsync_file(partial)
+    partial.replace(path)
+    discard(partial)
+    fsync_folder(path.parent)
+    _record(path, digest)
+
+
+def _promiser(sha256: str) -> str:
+    return "its publisher" if sha256 else "its name"
+
+
+def _left(path: Path) -> str:
+    """What remains of a try that failed, in words; a try that brought nothing leaves nothing."""
+    partial = partial_path(path)
+    size = partial.stat().st_size if partial.is_file() else 0
+    if size:
+        return f"the {size:,} bytes that came are kept, and the same command continues there. Or "
+    with suppress(OSError):
+        discard(partial)
+    return ""
+
+
+def checked_bytes(path: Path, sha256: str = "") -> bytes:
+    """The bytes of a file in the cache folder; ``WeightsError`` if they are not what they were at first use, or what its publisher states.
 
     The first use records the SHA-256 beside the file, in the format of ``sha256sum``, where the folder lets us.
     """
     data = path.read_bytes()
     digest, record = hashlib.sha256(data).hexdigest(), record_path(path)
     recorded = record.read_text(encoding="utf-8").split()[:1] if record.is_file() else []
-    for origin, digits in ((f"{record.name} beside it says", "".join(recorded)), ("its name promises", promised_digits(path.name))):
+    stated = (
+        (f"{record.name} beside it says", "".join(recorded)),
+        ("its publisher promises", sha256.lower()),
+        ("its name promises", promised_digits(path.name)),
+    )
+    for origin, digits in stated:
         if not digest.startswith(digits):
             raise WeightsError(
                 f"{path} has SHA-256 {digest}, but {origin} {digits}: it is damaged or another file; "
@@ -86,38 +127,3 @@ def promised_digits(name: str) -> str:
 
 def _record(path: Path, digest: str) -> None:
     write_text(record_path(path), f"{digest}  {path.name}\n")
-
-
-def _download(url: str, target: Path, name: str) -> None:
-    import pooch
-
-    with _Bar(name) as bar:
-        pooch.HTTPDownloader(progressbar=bar, chunk_size=CHUNK_BYTES, timeout=TIMEOUT_SECONDS)(url, str(target), None)
-
-
-class _Bar:
-    """Progress on stderr, in the shape pooch asks for."""
-
-    def __init__(self, name: str) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(24), DownloadColumn(), TransferSpeedColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True))
-        self._task = self._progress.add_task(name, total=None)
-        self.total = 0
-
-    def __enter__(self) -> "_Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()
-
-    def update(self, count: int) -> None:
-        """Count ``count`` more bytes."""
-        self._progress.update(self._task, advance=count, total=self.total or None)
-
-    def reset(self) -> None:
-        """Start counting again."""
-        self._progress.reset(self._task)
-
-    def close(self) -> None:
-        """Nothing more will come."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from extract.backbones import Backbone, BackboneInfo, backbone_builder, backbone_info, empty_backbone, resolve_levels
+from extract.backbones import Backbone, BackboneInfo, Published, backbone_builder, backbone_info, empty_backbone, resolve_levels
 from extract.backbones.private import check_promises
 from extract.checkpoint import fit_state, read_state
 from extract.downloads import checked_bytes, fetch
@@ -44,8 +44,9 @@ def _load(name: str, source: str | None, wanted: tuple[str, ...]) -> LoadedBackb
     if kind == RANDOM:
         return _random(name, detail, info)
     if kind == PUBLISHED:
-        path = _published(info, detail)
-        return _from_file(name, path, checked_bytes(path), wanted)
+        published = find_published(info, detail)
+        path = fetch(published.url, published.sha256)
+        return _from_file(name, path, checked_bytes(path, published.sha256), wanted)
     path = Path(source).expanduser()
     if not source or not path.is_file():
         problem = f"there is no file {source}" if source else "no weights were given"
@@ -67,13 +68,14 @@ def weights_choices(info: BackboneInfo) -> str:
     return ", or ".join(choices)
 
 
-def _published(info: BackboneInfo, name: str) -> Path:
+def find_published(info: BackboneInfo, name: str = "") -> Published:
+    """The published weights called ``name``, or the usual ones; ``WeightsError`` with the choices if there are none such."""
     if not info.published:
         raise WeightsError(f"nobody published weights for backbone {info.name}; choose {weights_choices(info)}")
     name = name or next(iter(info.published))
     if name not in info.published:
         raise WeightsError(f"backbone {info.name} has no published weights {name!r}; choose {weights_choices(info)}")
-    return fetch(info.published[name].url)
+    return info.published[name]
 
 
 def _from_file(name: str, path: Path, data: bytes, levels: tuple[str, ...]) -> LoadedBackbone:

@@ -21,7 +21,7 @@ class Published(Checked):
 
     url: str
     sha256: str = ""  # all 64 digits, where the publisher states them; else the first use records them
-    bytes: int = 0
+    bytes: int = 0  # as the publisher states it, who may round it
     licence: str = ""
     about: str = ""  # by whom, trained on what, accuracy as published
 

@@ -258,7 +258,7 @@ def test_published_takes_torchvisions_url_and_the_files_identity(
     asked: list[str] = []
     path = tmp_path / "file.pth"
     saved(path, mobilenet_state)
-    monkeypatch.setattr("extract.weights.fetch", lambda url: asked.append(url) or path)
+    monkeypatch.setattr("extract.weights.fetch", lambda url, sha256: asked.append(url) or path)
     loaded = load_backbone("mobilenet_v2", "published")
     load_backbone("mobilenet_v2", "published:IMAGENET1K_V2")
     assert loaded.identity == "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
