@@ -1,7 +1,8 @@
 """How long does a store take to open, and how much memory? 100,000 videos, a million, and 100,000 in the small shards of a slow network.
 
-Ids and shards are as a real store has them: 1,250 videos a shard is what 64 MB hold at 25 x 1024 float16. The rows are small here (4 x 8), because
-opening never reads them. The stores are written by the ordinary writer. Each measurement is a fresh process; the first runs on an empty page cache.
+Ids and shards are as a real store has them: 1,250 videos a shard is what 64 MB hold at 25 x 1024 float16. The rows are small here,
+because opening never reads them. The stores are written by the ordinary writer. Each measurement is a fresh process; one of them starts
+with the shards out of the page cache.
 """
 
 import multiprocessing

@@ -1,6 +1,6 @@
 """What does it cost to put features into a store, checked and durable, against writing the same bytes durably and nothing more?
 
-Also: does a store of 1,000 shards make publishing dearer, and how much memory does compaction take?
+Also: does a store of 1,000 shards and 250,000 videos make publishing dearer?
 """
 
 import os
@@ -13,8 +13,8 @@ from figures import alternate, report
 from store.features import Features, FeatureStore
 
 VIDEOS, ROWS, WIDTH = 1290, 25, 1024  # 64 MB of 25 x 1024 float16, as ResNet and I3D features are
-SMALL, SHARDS = 50, 1000
-VIDEOS_OF_SMALL = Features({"level": np.ones((4, 8), np.float16)}, np.tile([[0, 1]], (4, 1)), np.tile([[0.0, 1.0]], (4, 1)))
+SMALL, SHARDS = 250, 1000
+SMALL_VIDEO = Features({"level": np.ones((4, 8), np.float16)}, np.tile([[0, 1]], (4, 1)), np.tile([[0.0, 1.0]], (4, 1)))
 
 
 def videos() -> dict[str, Features]:
@@ -73,7 +73,7 @@ def in_large_stores(root: Path) -> None:
     large = FeatureStore.create(root, "bench", {"what": "large"})
     with large.writer("m", max_bytes=2**40, max_seconds=1e9) as writer:
         for number in range(SHARDS * SMALL):
-            writer.add(f"large/{number}", VIDEOS_OF_SMALL)
+            writer.add(f"large/{number}", SMALL_VIDEO)
             if (number + 1) % SMALL == 0:
                 writer.publish()
     turns = iter(range(1000))
@@ -82,7 +82,7 @@ def in_large_stores(root: Path) -> None:
         turn = next(turns)
         with store.writer(part) as writer:
             for number in range(SMALL):
-                writer.add(f"{turn}/{number}", VIDEOS_OF_SMALL)
+                writer.add(f"{turn}/{number}", SMALL_VIDEO)
 
     def into_empty() -> None:
         publish(FeatureStore.create(root, "bench", {"what": "empty", "turn": next(turns)}), "a")
