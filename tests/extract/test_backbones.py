@@ -31,7 +31,7 @@ def network() -> Callable[[str], Backbone]:
     return get
 
 
-HEAVY = {"st_resnet50_star", "mc3_18", "r2plus1d_18", "s3d_kylemin", "mvit_v1_b", "mvit_v2_s", "swin3d_s", "swin3d_b"}
+HEAVY = {"c3d", "c3d_caffe", "st_resnet50_star", "mc3_18", "r2plus1d_18", "s3d_kylemin", "mvit_v1_b", "mvit_v2_s", "swin3d_s", "swin3d_b"}
 """Networks that take seconds to build or run and share their code with a lighter one, or have tests of their own on small inputs."""
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name for name in BACKBONES]
 
