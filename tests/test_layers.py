@@ -22,7 +22,8 @@ TORCH_FREE = [
     "extract/clips.py",
     "extract/decode.py",
 ]
-TORCH_FREE += ["extract/pool.py", "temporal/spec.py", "temporal/commands.py", "fusion/commands.py", "fusion/metrics.py"]
+TORCH_FREE += ["extract/flow_bytes.py", "extract/flow_frames.py", "extract/modality.py", "extract/pool.py"]
+TORCH_FREE += ["temporal/spec.py", "temporal/commands.py", "fusion/commands.py", "fusion/metrics.py"]
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:
