@@ -57,8 +57,8 @@ PUBLISHED = {
     ),
 }
 CUBE_HELP = (
-    "mean of the training clips, 0..255, BGR: a .npy of shape [3, 16, 112, 112], [16, 112, 112, 3] or Caffe's [3, 16, 128, 171], "
-    "or one number a channel [3]"
+    "mean of the training clips, 0..255, BGR, in a .npy or Caffe's .binaryproto of shape [3, 16, 112, 112], [16, 112, 112, 3] or "
+    "[3, 16, 128, 171], or one number a channel [3]"
 )
 
 

@@ -10,6 +10,7 @@ import torch
 
 from extract.caffe_model import is_caffe, read_binaryproto, read_caffe
 from extract.checkpoint import read_state
+from extract.extras import read_extra
 from store.errors import WeightsError
 
 Proto = Callable[..., bytes]
@@ -110,3 +111,27 @@ def test_a_mean_cube_is_read(proto: Proto, tmp_path: Path) -> None:
         read_binaryproto(path)
     with pytest.raises(WeightsError, match=r"none cannot be read: No such file"):
         read_binaryproto(tmp_path / "none")
+
+
+def test_an_extra_is_read_from_numpys_file_or_from_caffes(proto: Proto, tmp_path: Path) -> None:
+    array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    np.save(tmp_path / "mean.npy", array)
+    (tmp_path / "mean.binaryproto").write_bytes(c3d_blob(proto, array))
+    assert np.array_equal(read_extra(tmp_path / "mean.npy"), array)
+    assert np.array_equal(read_extra(tmp_path / "mean.binaryproto"), array)
+
+
+def test_extras_that_are_no_array_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "text.npy").write_text("90.25 97.66 101.41")
+    (tmp_path / "empty.npy").write_bytes(b"")
+    for name, words in {
+        "two.npz": "holds several arrays; give a .npy file of one",
+        "objects.npy": "is no array: ",
+        "text.npy": "is no array: ",
+        "empty.npy": "is no array: ",
+        "none.npy": "cannot be read: No such file",
+    }.items():
+        with pytest.raises(WeightsError, match=f"{name} {words}"):
+            read_extra(tmp_path / name)
