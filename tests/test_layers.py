@@ -47,9 +47,17 @@ def test_packages_import_only_downwards(package: str) -> None:
         assert not wrong, f"{path.relative_to(REPOSITORY)} imports {sorted(wrong)}"
 
 
-@pytest.mark.parametrize("name", [*TORCH_FREE, *sorted(f"store/{path.name}" for path in (REPOSITORY / "store").glob("*.py"))])
+STORE = sorted(f"store/{path.name}" for path in (REPOSITORY / "store").glob("*.py") if path.name != "dataset.py")  # for torch users
+
+
+@pytest.mark.parametrize("name", [*TORCH_FREE, *STORE])
 def test_what_the_command_line_loads_imports_no_torch(name: str) -> None:
     assert not imports(REPOSITORY / name, top_level_only=True) & {"torch", "torchvision", "sklearn", "matplotlib"}
+
+
+@pytest.mark.parametrize("name", STORE)
+def test_the_torch_dataset_is_imported_by_nothing_else_in_the_store(name: str) -> None:
+    assert "store.dataset" not in (REPOSITORY / name).read_text(encoding="utf-8")
 
 
 def test_no_file_is_longer_than_the_hard_cap() -> None:
