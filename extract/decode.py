@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from extract.clips import clip_indices, frame_spans, time_spans
-from extract.flow_frames import flow_frames
+from extract.flow_frames import flow_frames, flow_frames_from_files
 from extract.pool import Emitter, StageError
-from extract.spec import FeatureSpec
-from extract.video import open_source
+from extract.spec import FLOW_FILES, FeatureSpec
+from extract.video import VideoSource, open_source
 from store.errors import DecodeError, PipelineError
 
 BLOCK_BYTES = 8 << 20  # large enough that a message costs nothing, small enough that a few are no memory
@@ -23,6 +23,8 @@ class DecodeJob:
 
     path: Path
     spec: FeatureSpec
+    video_id: str = ""
+    flow_root: Path | None = None  # of flow that another tool computed
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,19 @@ def decode_clips(job: DecodeJob, emitter: Emitter) -> None:
             indices = clip_indices(source.num_frames, spec.clips)
             plan = ClipPlan(indices, frame_spans(indices), time_spans(indices, source.times, source.end))
             emitter.header(plan)
-            frames = flow_frames(source, plan.wanted, spec.flow) if spec.flow.method else source.frames(plan.wanted)
+            frames = _flow(source, plan.wanted, job) if spec.flow.method else source.frames(plan.wanted)
             for block in _blocks(frames):
                 emitter.block(block)
     except DecodeError as error:
         raise StageError("decode", str(error)) from None
     except PipelineError as error:
         raise StageError("flow" if spec.flow.method else "decode", str(error)) from None
+
+
+def _flow(source: VideoSource, wanted: np.ndarray, job: DecodeJob) -> Iterator[np.ndarray]:
+    if job.spec.flow.method != FLOW_FILES:
+        return flow_frames(source, wanted, job.spec.flow)
+    return flow_frames_from_files(source, wanted, job.spec.flow, job.flow_root, job.video_id)
 
 
 def _blocks(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

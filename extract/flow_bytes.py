@@ -45,6 +45,14 @@ def quantised(flow: np.ndarray, bound: float, quantise: str) -> np.ndarray:
     return np.clip(np.rint(128 + flow * scale), 0, 255).astype(np.uint8)
 
 
+def dequantised(values: np.ndarray, bound: float, quantise: str) -> np.ndarray:
+    """Bytes of any shape as float32 displacements in pixels: the inverse of the table above, up to half a step."""
+    values = values.astype(np.float32)
+    if quantise == "dense_flow":
+        return values * np.float32(2 * bound / 255) - np.float32(bound)
+    return (values - 128) * np.float32(bound / (127 if quantise == "symmetric" else 127.5))
+
+
 def mirrored_channels(spec: FlowSpec) -> slice:
     """The channels that hold motion to the right, which a mirror inverts: the first of an image, every other one of pairs."""
     return slice(3 if spec.with_rgb else 0, 1 if spec.encoding == "image" else None, 2)

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 
-from store.errors import DecodeError
+from store.errors import FeatureError
 
 PAIRS = (("flow_x", "flow_y"), ("x", "y"), ("u", "v"))
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -42,9 +42,9 @@ class FlowFiles:
         return self.images[0][0].parent if self.array is None else self.array
 
     def check_count(self, num_frames: int) -> None:
-        """Raise ``DecodeError`` unless there is one flow less than frames."""
+        """Raise ``FeatureError`` unless there is one flow less than frames."""
         if len(self) != num_frames - 1:
-            raise DecodeError(
+            raise FeatureError(
                 f"{self.place}: {len(self)} flows for a video of {num_frames} frames; there must be {num_frames - 1}, one from each frame "
                 "to the next. Were they computed from another encoding, at another frame rate, or not to the end?"
             )
@@ -55,12 +55,12 @@ class FlowFiles:
             flow = self._mapped(self.array)[index]
             flow = np.ascontiguousarray(flow if flow.shape[-1] == 2 else np.moveaxis(flow, 0, -1), dtype=np.float32)
             if not np.isfinite(flow).all():
-                raise DecodeError(f"{self.array}: flow {index} has NaN or Inf")
+                raise FeatureError(f"{self.array}: flow {index} has NaN or Inf")
             return flow
         x, y = (_read_grey(path) for path in self.images[index])
         if x.shape != y.shape:
             sizes = f"{x.shape[1]}x{x.shape[0]} but {self.images[index][1].name} {y.shape[1]}x{y.shape[0]}"
-            raise DecodeError(f"{self.images[index][0]} is {sizes}; both components need one size")
+            raise FeatureError(f"{self.images[index][0]} is {sizes}; both components need one size")
         return np.stack([x, y], 2)
 
     @staticmethod
@@ -68,15 +68,15 @@ class FlowFiles:
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, TypeError, SyntaxError) as error:
-            raise DecodeError(f"{path}: not an array that can be read: {error}") from None
+            raise FeatureError(f"{path}: not an array that can be read: {error}") from None
         if not isinstance(array, np.ndarray) or array.ndim != 4 or array.dtype.kind != "f" or 2 not in (array.shape[1], array.shape[3]):
             shape = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "an archive"
-            raise DecodeError(f"{path}: {shape}; flow is floating point [K - 1, H, W, 2] or [K - 1, 2, H, W]")
+            raise FeatureError(f"{path}: {shape}; flow is floating point [K - 1, H, W, 2] or [K - 1, 2, H, W]")
         return array
 
 
 def find_flow(root: Path | None, video: Path, video_id: str) -> FlowFiles:
-    """The flow of a video below ``root`` (none: in ``video``, a folder of frames); ``DecodeError`` when there is none, or more than one."""
+    """The flow of a video below ``root`` (none: in ``video``, a folder of frames); ``FeatureError`` for none or several."""
     tried: list[str] = []
     found: dict[Path, FlowFiles] = {}
     for x, y, what in _candidates(root, video, video_id):
@@ -88,8 +88,8 @@ def find_flow(root: Path | None, video: Path, video_id: str) -> FlowFiles:
     if len(found) == 1:
         return next(iter(found.values()))
     if found:
-        raise DecodeError(f"{video_id}: flow in more than one place: {', '.join(map(str, found))}; keep one of them")
-    raise DecodeError(f"{video_id}: no flow found; looked for {', '.join(tried)}")
+        raise FeatureError(f"{video_id}: flow in more than one place: {', '.join(map(str, found))}; keep one of them")
+    raise FeatureError(f"{video_id}: no flow found; looked for {', '.join(tried)}")
 
 
 def _candidates(root: Path | None, video: Path, video_id: str) -> Iterator[tuple[Path, Path, str]]:
@@ -110,7 +110,7 @@ def _inside(root: Path, video_id: str) -> Path:
     """``root`` / the id without its suffix; an id that leads elsewhere is refused."""
     name = PurePosixPath(video_id)
     if name.is_absolute() or ".." in name.parts or not name.name:
-        raise DecodeError(f"{video_id}: this id is no relative path, so no flow can be looked for below {root}")
+        raise FeatureError(f"{video_id}: this id is no relative path, so no flow can be looked for below {root}")
     with_suffix = root / name
     return with_suffix if with_suffix.is_dir() or not name.suffix else root / name.with_suffix("")
 
@@ -127,26 +127,26 @@ def _series(pattern: Path) -> dict[int, Path]:
         if match and path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
             number = int(match[1])
             if number in found:
-                raise DecodeError(f"{path} and {found[number].name} have one number; keep one series of images in a folder")
+                raise FeatureError(f"{path} and {found[number].name} have one number; keep one series of images in a folder")
             found[number] = path
     return found
 
 
 def _paired(x: Path, xs: dict[int, Path], y: Path, ys: dict[int, Path]) -> tuple[tuple[Path, Path], ...]:
-    """Both series by number; ``DecodeError`` for a gap, another start than 0 or 1, or numbers that only one of them has."""
+    """Both series by number; ``FeatureError`` for a gap, another start than 0 or 1, or numbers that only one of them has."""
     if xs.keys() != ys.keys():
         odd = sorted(xs.keys() ^ ys.keys())
-        raise DecodeError(f"{x}: {len(xs)} images but {len(ys)} of {y}; number {odd[0]} is in one of them only")
+        raise FeatureError(f"{x}: {len(xs)} images but {len(ys)} of {y}; number {odd[0]} is in one of them only")
     first, last = min(xs), max(xs)
     if first not in (0, 1) or last - first + 1 != len(xs):
         missing = next((number for number in range(first, last) if number not in xs), None)
         gap = f", number {missing} is missing" if missing is not None else ""
-        raise DecodeError(f"{x}: {len(xs)} images numbered {first} to {last}{gap}; they must count from 0 or 1 without a gap")
+        raise FeatureError(f"{x}: {len(xs)} images numbered {first} to {last}{gap}; they must count from 0 or 1 without a gap")
     return tuple((xs[number], ys[number]) for number in range(first, last + 1))
 
 
 def _read_grey(path: Path) -> np.ndarray:
     image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE) if path.stat().st_size else None
     if image is None:
-        raise DecodeError(f"{path}: not an image that can be read")
+        raise FeatureError(f"{path}: not an image that can be read")
     return np.asarray(image)

@@ -6,15 +6,19 @@ What a frame's flow is stands in ``FlowSpec``, its bytes in ``extract.flow_bytes
 import difflib
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from extract.flow import FLOWS, FlowMethod
-from extract.flow_bytes import flow_bytes
-from extract.spec import FlowSpec
+from extract.flow_bytes import dequantised, flow_bytes
+from extract.flow_files import find_flow
+from extract.spec import FLOW_FILES, FlowSpec
 from extract.video import VideoSource
 from store.errors import FeatureError, SpecError
+
+_Part = tuple[int, np.ndarray | None, np.ndarray | None]  # frame index, its flow as bytes, its colours
 
 
 def resolve_flow(spec: FlowSpec) -> FlowSpec:
@@ -22,6 +26,10 @@ def resolve_flow(spec: FlowSpec) -> FlowSpec:
 
     Raises ``SpecError`` for a parameter or value that the method does not know, and for a spec that another version of the method resolved.
     """
+    if spec.method == FLOW_FILES:
+        if spec.params:
+            raise SpecError(f"flow.params is {spec.params}, but flow from files has no parameters; say how it was made in --flow.origin")
+        return replace(spec, short_side=0)  # the files' size is what it is
     family = FLOWS.get(spec.method)
     for name in spec.params:
         if name not in family.defaults:
@@ -43,12 +51,30 @@ def flow_frames(source: VideoSource, indices: np.ndarray, spec: FlowSpec) -> Ite
     """
     indices = np.asarray(indices, dtype=np.int64)
     stacks = stack_indices(indices, source.num_frames, spec)
+    return _stacked(indices, stacks, _walk(source, np.unique(stacks), indices if spec.with_rgb else indices[:0], spec), spec)
+
+
+def flow_frames_from_files(
+    source: VideoSource, indices: np.ndarray, spec: FlowSpec, root: Path | None, video_id: str
+) -> Iterator[np.ndarray]:
+    """As ``flow_frames``, of the flow that ``extract.flow_files`` finds for the video. With RGB, frames are brought to the flow's size.
+
+    Bytes of images are taken as they are (``spec.bound`` and ``spec.quantise`` say how they were made); encoding image turns them back
+    into pixels first. Raises ``FeatureError`` for flow that is not there, does not add up or cannot be read.
+    """
+    indices = np.asarray(indices, dtype=np.int64)
+    stacks = stack_indices(indices, source.num_frames, spec)
+    coloured = indices if spec.with_rgb else indices[:0]
+    return _stacked(indices, stacks, _read(source, np.unique(stacks), coloured, spec, root, video_id), spec)
+
+
+def _stacked(indices: np.ndarray, stacks: np.ndarray, parts_as_they_come: Iterator[_Part], spec: FlowSpec) -> Iterator[np.ndarray]:
     flows: dict[int, np.ndarray] = {}  # those that a stack to come needs
     colours: dict[int, np.ndarray] = {}
     done = 0
-    for index, flow, colour in _walk(source, np.unique(stacks), indices if spec.with_rgb else indices[:0], spec):
+    for index, flow, colour in parts_as_they_come:
         if flow is not None:
-            flows[index] = flow_bytes(flow, spec)
+            flows[index] = flow
         if colour is not None:
             colours[index] = colour
         while done < len(indices) and stacks[done, -1] in flows and (not spec.with_rgb or indices[done] in colours):
@@ -65,10 +91,35 @@ def stack_indices(indices: np.ndarray, num_frames: int, spec: FlowSpec) -> np.nd
     return np.clip(flows, 0, max(0, num_frames - 2))
 
 
-def _walk(
-    source: VideoSource, pairs: np.ndarray, coloured: np.ndarray, spec: FlowSpec
-) -> Iterator[tuple[int, np.ndarray | None, np.ndarray | None]]:
-    """Decode once through the video: (i, flow of i float32 [h, w, 2] or None, None) and (i, None, RGB uint8 [h, w, 3]), as they come."""
+def _read(
+    source: VideoSource, pairs: np.ndarray, coloured: np.ndarray, spec: FlowSpec, root: Path | None, video_id: str
+) -> Iterator[_Part]:
+    if source.num_frames == 1:
+        yield 0, flow_bytes(np.zeros((source.height, source.width, 2), np.float32), spec), None
+        files = None
+    else:
+        files = find_flow(root, source.path, video_id)
+        files.check_count(source.num_frames)
+    wanted, size = set(pairs.tolist()), (source.height, source.width)
+    colours = zip(coloured.tolist(), source.frames(coloured), strict=True)
+    for index in np.unique(np.concatenate([pairs, coloured])).tolist():
+        if files is not None and index in wanted:
+            flow = files.read(index)
+            size = flow.shape[:2]
+            yield index, _as_bytes(flow, spec), None
+        if len(coloured) and index in coloured:
+            frame = next(colours)[1]
+            yield index, None, frame if frame.shape[:2] == size else cv2.resize(frame, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _as_bytes(flow: np.ndarray, spec: FlowSpec) -> np.ndarray:
+    if flow.dtype != np.uint8:
+        return flow_bytes(flow, spec)
+    return flow if spec.encoding == "pairs" else flow_bytes(dequantised(flow, spec.bound, spec.quantise), spec)
+
+
+def _walk(source: VideoSource, pairs: np.ndarray, coloured: np.ndarray, spec: FlowSpec) -> Iterator[_Part]:
+    """Decode once through the video: (i, bytes of flow i or None, None) and (i, None, RGB uint8 [h, w, 3]), as they come."""
     method: FlowMethod = FLOWS.get(spec.method)(spec.params)
     wanted, shown, single = set(pairs.tolist()), set(coloured.tolist()), source.num_frames == 1
     needed = np.unique(np.concatenate([pairs, coloured] if single else [pairs, pairs + 1, coloured]))
@@ -76,12 +127,12 @@ def _walk(
     for index, frame in zip(needed.tolist(), source.frames(needed), strict=True):
         grey = flow_grey(frame, spec.short_side)
         if single:
-            yield 0, np.zeros((*grey.shape, 2), np.float32), None
+            yield 0, flow_bytes(np.zeros((*grey.shape, 2), np.float32), spec), None
         elif index - 1 in wanted and before is not None:
             flow = method(before, grey)
             if not np.isfinite(flow).all():
                 raise FeatureError(f"{source.path}: flow method {spec.method} gives NaN or Inf between frames {index - 1} and {index}")
-            yield index - 1, flow, None
+            yield index - 1, flow_bytes(flow, spec), None
         if index in shown:
             yield index, None, flow_size(frame, spec.short_side)
         before = grey

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,10 +55,11 @@ def extract_features(
     started = time.perf_counter()
     network = Network(backbone, spec, resolve_device(options.device), options.batch_size)
     todo, skipped, known = outstanding(videos, store, options.retry_failed)
+    flow_root = Path(options.flow_root) if options.flow_root else None
     pool = WorkerPool(decode_clips, worker_count(options.workers, len(todo)), options.timeout_seconds, options.tries)
     with store.writer(part, max_seconds=options.publish_seconds) as writer, Progress("extract", len(todo)) as progress, exact_arithmetic():
         job = _Extraction(network, writer, progress, {video.id: video for video in todo})
-        with closing(pool.run(((video.id, DecodeJob(video.path, spec)) for video in todo), stopped)) as events:
+        with closing(pool.run(((video.id, DecodeJob(video.path, spec, video.id, flow_root)) for video in todo), stopped)) as events:
             while (event := job.next(events)) is not None:
                 job.handle(event)
         left = len(todo) - job.done - len(job.failed)

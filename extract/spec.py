@@ -8,6 +8,7 @@ from typing import Literal
 
 from store.digest import Checked, demand, setting
 
+FLOW_FILES = "files"  # the flow method that computes nothing, see extract.flow_files
 FORMAT = 1  # raised when the meaning of a spec changes, so that old and new features never mix
 
 
@@ -77,11 +78,12 @@ class FlowSpec(Checked):
     begins at the frame, as in temporal segment networks and two-stream networks; ST-ResNet's ten flows are centred on it, offset -5.
     """
 
-    method: str = setting("", "dense optical flow method, e.g. dis; empty for RGB")
+    method: str = setting("", "dense optical flow method, e.g. dis; files for flow that another tool computed; empty for RGB")
     params: dict[str, float] = field(
         default_factory=dict, metadata={"help": "the method's own parameters; unset ones take the method's defaults and are recorded"}
     )
     version: str = setting("", "version of the method's implementation; filled in when the spec is resolved")
+    origin: str = setting("", "method files: which tool, method and settings computed the flow, in your words")
     bound: float = setting(20.0, "displacement in pixels that maps to the ends of the 8-bit range; larger ones are clipped")
     short_side: int = setting(256, "resize frames to this short side before computing flow; 0 keeps their size")
     encoding: Literal["image", "pairs"] = setting(
@@ -97,6 +99,11 @@ class FlowSpec(Checked):
     with_rgb: bool = setting(False, "the frame's RGB before its stack, both at the flow's size (encoding pairs), for ST-ResNet")
 
     def check(self) -> None:
+        demand(
+            (self.method == FLOW_FILES) == bool(self.origin),
+            f"flow.method is {self.method!r} and flow.origin {self.origin!r}: flow from files needs its origin in words, "
+            'e.g. --flow.origin "TV-L1, dense_flow, bound 20", and no other flow has one',
+        )
         demand(self.bound > 0, f"flow.bound is {self.bound}; it must be positive")
         demand(self.short_side >= 0, f"flow.short_side is {self.short_side}; it must be 0 (as decoded) or positive")
         demand(self.pairs >= 1, f"flow.pairs is {self.pairs}; it must be at least 1")
@@ -143,6 +150,7 @@ class RunOptions(Checked):
     timeout_seconds: float = setting(120.0, "a decoder silent for so long is stopped and its video recorded as failed")
     tries: int = setting(2, "how often a video may kill its decoding process before it is recorded as failed")
     publish_seconds: float = setting(30.0, "finished videos wait at most about so long in memory; a crash costs no more work than that")
+    flow_root: str = setting("", "folder of flow that another tool computed (flow.method files); none given: each video's own folder")
     retry_failed: bool = setting(False, "also try videos again whose failure is recorded and whose file has not changed")
 
     def check(self) -> None:
