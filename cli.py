@@ -22,6 +22,7 @@ COMMANDS = {
         "extract": ("extract.commands", "extract", "Run a network over the clips of every video and store the features."),
         "presets": ("extract.commands", "presets", "List the named settings of extract."),
         "backbones": ("extract.commands", "backbones", "List the networks, their levels and weights."),
+        "weights": ("extract.weights_commands", "weights", "List, download, check and convert weights."),
         "frames": ("extract.commands", "frames", "Write a strip of frames of every video as a picture, for reports."),
         "store": ("store.commands", "store", "Look into, check, repair and compact a feature store."),
     },

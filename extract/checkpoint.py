@@ -84,7 +84,13 @@ def _read_torch(data: bytes, path: Path) -> Any:
                 f"{path} holds Python objects besides tensors{what}, which could run any program when loaded, so it was not loaded. "
                 "If you trust its source, save its state dict alone (torch.save(network.state_dict(), ...) or safetensors) and use that."
             ) from None
-        raise WeightsError(f"{path} is damaged or not a checkpoint ({type(error).__name__}: {reason[:300]}); download it again") from None
+        raise WeightsError(f"{path} is damaged or not a checkpoint ({type(error).__name__}: {_last_words(reason)}); download it again") from None
+
+
+def _last_words(reason: str) -> str:
+    """What is wrong, without torch's advice to load it unsafely."""
+    words = reason.rpartition("WeightsUnpickler error: ")[2]
+    return re.split(r" In PyTorch 2\.6| Check the documentation", words)[0][:300]
 
 
 def _find_state(content: Any, path: Path) -> State:

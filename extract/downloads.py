@@ -46,7 +46,7 @@ def fetch(url: str, sha256: str = "") -> Path:
                 _complete(url, path, partial, sha256)
     except OSError as error:
         raise WeightsError(
-            f"{url} could not be downloaded ({type(error).__name__}: {error}); {_left(path)}download it by hand, put it at {path}, "
+            f"{url} could not be downloaded ({type(error).__name__}: {_cause(error)}); {_left(path)}download it by hand, put it at {path}, "
             f"and run the same command again. The folder can be changed with the environment variable {HOME_VARIABLE}"
         ) from None
     return path
@@ -72,6 +72,11 @@ def _complete(url: str, path: Path, partial: Path, sha256: str) -> None:
     discard(partial)
     fsync_folder(path.parent)
     _record(path, digest)
+
+
+def _cause(error: OSError) -> str:
+    """The words of an error; of one that HTTP libraries wrapped in others, the innermost."""
+    return str(error).rpartition("(Caused by ")[2]
 
 
 def _promiser(sha256: str) -> str:

@@ -39,22 +39,35 @@ def load_backbone(name: str, source: str | None, levels: tuple[str, ...] = ()) -
 
 def _load(name: str, source: str | None, wanted: tuple[str, ...]) -> LoadedBackbone:
     info = backbone_info(name)
+    kind, _, detail = (source or "").partition(":")
+    if kind == RANDOM:
+        return _random(name, detail, info)
+    path = find_file(info, source)
+    assert path is not None
+    try:
+        data = checked_bytes(path, find_published(info, detail).sha256) if kind == PUBLISHED else path.read_bytes()
+        return _from_file(name, path, data, wanted)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}; check its permissions") from None
+
+
+def find_file(info: BackboneInfo, source: str | None) -> Path | None:
+    """The file that ``source`` means, downloaded if it is a published one that is not here; none for random weights.
+
+    Raises ``WeightsError`` with the choices where there is none.
+    """
     source = source or ""
     kind, _, detail = source.partition(":")
     if kind == RANDOM:
-        return _random(name, detail, info)
+        return None
     if kind == PUBLISHED:
         published = find_published(info, detail)
-        path = fetch(published.url, published.sha256)
-        return _from_file(name, path, checked_bytes(path, published.sha256), wanted)
+        return fetch(published.url, published.sha256)
     path = Path(source).expanduser()
     if not source or not path.is_file():
         problem = f"there is no file {source}" if source else "no weights were given"
-        raise WeightsError(f"{problem} for backbone {name}; choose {weights_choices(info)}")
-    try:
-        return _from_file(name, path, path.read_bytes(), wanted)
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}; check its permissions") from None
+        raise WeightsError(f"{problem} for backbone {info.name}; choose {weights_choices(info)}")
+    return path
 
 
 def weights_choices(info: BackboneInfo) -> str:
