@@ -89,7 +89,8 @@ def find_flow(root: Path | None, video: Path, video_id: str) -> FlowFiles:
         return next(iter(found.values()))
     if found:
         raise FeatureError(f"{video_id}: flow in more than one place: {', '.join(map(str, found))}; keep one of them")
-    raise FeatureError(f"{video_id}: no flow found; looked for {', '.join(tried)}")
+    advice = "; give the folder of the flow files with --flow-root" if root is None else ""
+    raise FeatureError(f"{video_id}: no flow found; looked for {', '.join(tried)}{advice}")
 
 
 def _candidates(root: Path | None, video: Path, video_id: str) -> Iterator[tuple[Path, Path, str]]:
