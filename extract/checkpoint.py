@@ -84,7 +84,9 @@ def _read_torch(data: bytes, path: Path) -> Any:
                 f"{path} holds Python objects besides tensors{what}, which could run any program when loaded, so it was not loaded. "
                 "If you trust its source, save its state dict alone (torch.save(network.state_dict(), ...) or safetensors) and use that."
             ) from None
-        raise WeightsError(f"{path} is damaged or not a checkpoint ({type(error).__name__}: {_last_words(reason)}); download it again") from None
+        raise WeightsError(
+            f"{path} is damaged or not a checkpoint ({type(error).__name__}: {_last_words(reason)}); download it again"
+        ) from None
 
 
 def _last_words(reason: str) -> str:
