@@ -136,8 +136,8 @@ def run(backbone: Backbone, reference: VideoReference, plan: ClipPlan, source: V
 def filtered_indices(times: np.ndarray, end: float, fps: float) -> np.ndarray:
     """Source frame that FFmpeg's filter ``fps`` shows in each of its output frames: int64 [K].
 
-    Its rule: frame i has the place round(times[i] * fps), and each place shows the last frame whose own place is not after it. That is up
-    to half an output frame later than the nearest frame, which ``DecodeSpec.fps`` takes.
+    Its rule: frame i has the place round(times[i] * fps), and each place shows the last frame whose own place is not after it. At 1
+    frame a second that is a frame shown half a second later; ``DecodeSpec.fps`` takes the nearest in time instead.
     """
     places = np.floor(times * fps + 0.5 + TIE_SECONDS).astype(np.int64)
     count = max(1, int(np.floor(end * fps + 0.5 + TIE_SECONDS)))
