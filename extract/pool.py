@@ -1,42 +1,30 @@
 """Decoding in worker processes: a video that crashes, hangs or confuses its decoder costs that video, never the job.
 
-The pipe between a worker and the job is also the brake: a worker that is ahead blocks on sending, so memory stays bounded by a few
-blocks of frames however long the videos are. Nothing is shared by name, so nothing is left behind when a process is killed.
+Frames go through shared memory: a worker has a few slots (``extract.slots``), fills a free one, and is told when the job is done with
+it. The slots are also the brake: a worker that is ahead waits for one, so memory stays bounded however long the videos are.
 """
 
 import multiprocessing
-import os
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
 
-from store.errors import PipelineError
+from extract.slots import Slots
+from extract.worker import Freed, Work, serve
 
 POLL_SECONDS = 0.5  # how often a waiting job looks at its stop flag
 
 
-class _JobGone(BaseException):
-    """The job process has gone away; no work function may take that for its video's failure."""
-
-
-class StageError(PipelineError):
-    """A failure inside a worker together with the stage it happened in."""
-
-    def __init__(self, stage: str, reason: str) -> None:
-        super().__init__(reason)
-        self.stage = stage
-
-
 @dataclass(frozen=True)
 class Opened:
-    """A worker has begun a job (perhaps again, after a crash); ``header`` is what the work function sent first."""
+    """A worker has begun a job, or begun it again (after a crash, or because what it sent was wrong); ``header`` is what it sent first."""
 
     key: str
     header: Any
@@ -44,7 +32,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Block:
-    """The next frames of a job, uint8 [k, H, W, 3]."""
+    """The next frames of a job, uint8 [k, H, W, C]. They are the worker's memory: gone once the next event is asked for."""
 
     key: str
     frames: np.ndarray
@@ -52,9 +40,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Finished:
-    """A job has sent everything."""
+    """A job has sent everything; ``result`` is what the work function returned."""
 
     key: str
+    result: Any = None
 
 
 @dataclass(frozen=True)
@@ -69,69 +58,14 @@ class Failed:
 Event = Opened | Block | Finished | Failed
 
 
-class Emitter:
-    """What a work function sends its results with; it runs in the worker."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def header(self, header: Any) -> None:
-        """Send what is known before the first frame."""
-        self._send("header", header)
-
-    def block(self, frames: np.ndarray) -> None:
-        """Send frames, uint8 [k, H, W, 3]; blocks while the job is busy."""
-        frames = np.ascontiguousarray(frames)
-        self._send("block", frames.shape, frames.data.cast("B"))
-
-    def alive(self) -> None:
-        """Tell that a long step is making progress, so that it is not taken for a hang."""
-        self._send("alive", None)
-
-    def _send(self, kind: str, content: Any, data: memoryview | None = None) -> None:
-        try:
-            self._connection.send((kind, content))
-            if data is not None:
-                self._connection.send_bytes(data)
-        except OSError:
-            raise _JobGone from None
-
-
-Work = Callable[[Any, Emitter], None]
-
-
-def _serve(connection: Connection, work: Work) -> None:
-    """A worker's life: take a job, do it, report how it ended; ends when the job process goes away."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the job process decides what happens
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if hasattr(signal, "SIGUSR1"):
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # batch systems send it to the whole group, too
-    try:
-        while (job := connection.recv()) is not None:
-            connection.send(_attempt(work, job, Emitter(connection)))
-    except (_JobGone, EOFError, OSError):
-        os._exit(0)
-
-
-def _attempt(work: Work, job: Any, emitter: Emitter) -> tuple[str, Any]:
-    try:
-        work(job, emitter)
-    except StageError as error:
-        return "failed", (error.stage, str(error))
-    except MemoryError:
-        return "failed", ("decode", "the worker ran out of memory")
-    except Exception as error:  # whatever one video does to a library is that video's failure
-        return "failed", ("decode", f"{type(error).__name__}: {error}")
-    return "done", None
-
-
 class _Worker:
-    """One process, its pipe, and the job it is on."""
+    """One process, its pipe, its slots, and the job it is on."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, niceness: int) -> None:
         context = multiprocessing.get_context("spawn")  # fork is not safe once the network's threads run
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+        self.slots = Slots.new()
+        self.process = context.Process(target=serve, args=(theirs, work, self.slots, niceness), daemon=True)
         self.process.start()
         theirs.close()
         self.key: str | None = None
@@ -140,6 +74,11 @@ class _Worker:
     def give(self, key: str, job: Any) -> None:
         self.key, self.silent = key, 0.0
         self.connection.send(job)
+
+    def free(self, slot: int) -> None:
+        """Let the worker fill a slot again."""
+        with suppress(OSError):  # it has died; whoever listens to it will see
+            self.connection.send(Freed(slot))
 
     def kill(self) -> int | None:
         self.process.kill()
@@ -159,11 +98,11 @@ class WorkerPool:
 
     A crash is tried again in a new process until ``tries`` are used up; silence of ``timeout_seconds`` is a hang, which is killed and
     not tried again. While this process is busy or suspended nobody listens, so between two looks at the workers no more than
-    a quarter of the time-out counts.
+    a quarter of the time-out counts. ``niceness`` lowers the workers' claim on processors that this process computes on, too.
     """
 
-    def __init__(self, work: Work, workers: int, timeout_seconds: float, tries: int = 2) -> None:
-        self._work, self._count = work, workers
+    def __init__(self, work: Work, workers: int, timeout_seconds: float, tries: int = 2, niceness: int = 0) -> None:
+        self._work, self._count, self._niceness = work, workers, niceness
         self._timeout, self._tries = timeout_seconds, tries
         self._workers: list[_Worker] = []
         self._longest = max(POLL_SECONDS, timeout_seconds / 4)
@@ -198,7 +137,7 @@ class WorkerPool:
         idle = [worker for worker in self._workers if worker.key is None]
         while self._queue and (idle or len(self._workers) < self._count):
             if not idle:
-                idle.append(_Worker(self._work))
+                idle.append(_Worker(self._work, self._niceness))
                 self._workers.append(idle[-1])
             key, job = self._queue.popleft()
             worker = idle.pop()
@@ -211,11 +150,14 @@ class WorkerPool:
     def _receive(self, worker: _Worker) -> Iterator[Event]:
         key = worker.key
         assert key is not None
+        slot = None
         try:
             kind, content = worker.connection.recv()
             if kind == "block":
-                frames = np.empty(content, np.uint8)
-                worker.connection.recv_bytes_into(frames.data.cast("B"))
+                shape, slot = content
+                frames = np.empty(shape, np.uint8) if slot is None or worker.slots is None else worker.slots.view(slot, shape)
+                if slot is None:
+                    worker.connection.recv_bytes_into(frames.data.cast("B"))
         except (EOFError, OSError):
             yield from self._crashed(worker, key)
             return
@@ -224,9 +166,11 @@ class WorkerPool:
             yield Opened(key, content)
         elif kind == "block":
             yield Block(key, frames)
+            if slot is not None:
+                worker.free(slot)
         elif kind in ("done", "failed"):
             worker.key = None
-            yield Finished(key) if kind == "done" else Failed(key, *content)
+            yield Finished(key, content) if kind == "done" else Failed(key, *content)
 
     def _crashed(self, worker: _Worker, key: str) -> Iterator[Event]:
         code = self._drop(worker)

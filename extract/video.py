@@ -1,6 +1,10 @@
 """Frames of a video in display order, with the times they are shown at. Used in decode workers, so it imports no torch.
 
 ``open_source`` takes an encoded video (``extract.video_file``) or a folder of images (``extract.video_folder``).
+
+How many frames a video has is known for certain only after all of it is decoded. So that a long video need not be decoded twice, or held in
+memory, its container's packets are counted first (a draft), the wanted frames are handed on while it is decoded once, and ``settle`` then
+tells whether the draft was right. Where it was not (damage, headers that lie), the frames are read again, by the true number.
 """
 
 import time
@@ -14,16 +18,22 @@ from typing import Self
 import numpy as np
 
 from extract.spec import DecodeSpec
-from store.errors import DecodeError
+from store.errors import DecodeError, PipelineError
 
-CACHE_BYTES = 256 << 20  # decoded but unconverted frames kept by the scan; about 2,300 frames of 320 x 240
 TIE_SECONDS = 1e-6  # times that differ by less are equal: they are sums of rounded numbers
 NOTE_SECONDS = 0.5  # how often the caller is told that decoding makes progress
 
 
+class DraftError(PipelineError):
+    """A frame that the draft promised does not decode; ``VideoSource.settle`` finds out what does."""
+
+
 @dataclass(frozen=True)
 class Scan:
-    """What one pass over a video found: ``times`` float64 [K] and ``end`` in seconds since the first frame, the upright size."""
+    """What one pass over a video found, or what its packets promise.
+
+    ``times`` float64 [K] and ``end`` in seconds since the first frame; the upright size in pixels.
+    """
 
     times: np.ndarray
     end: float
@@ -34,7 +44,10 @@ class Scan:
 class VideoSource(ABC):
     """A video whose number of frames and time stamps are known. Enter it before asking anything; leaving it frees everything.
 
+    With ``draft`` they are what the container promises, until ``settle`` has been called.
+
     Attributes (after entering)
+        is_draft: whether what follows is only promised.
         num_frames: frames that really decode, after resampling to ``spec.fps`` where that is set; at least 1.
         times: float64 [num_frames], seconds since the first frame; with ``spec.fps`` frame j is at j / fps.
         end: seconds since the first frame at which the last frame's showing ends.
@@ -49,14 +62,20 @@ class VideoSource(ABC):
     height: int
     width: int
 
-    def __init__(self, path: Path, spec: DecodeSpec, on_progress: Callable[[], None] | None = None) -> None:
+    def __init__(self, path: Path, spec: DecodeSpec, on_progress: Callable[[], None] | None = None, draft: bool = False) -> None:
         self.path = path
         self._spec = spec
         self._progress = on_progress
         self._noted = time.monotonic()
+        self._wants_draft = draft
 
     def __enter__(self) -> Self:
-        scan = self._scan()
+        draft = self._draft() if self._wants_draft else None
+        self.is_draft = draft is not None
+        self._describe(draft or self._scan())
+        return self
+
+    def _describe(self, scan: Scan) -> None:
         fps = self._spec.fps
         self.height, self.width = scan.height, scan.width
         self._raw = resample_indices(scan.times, scan.end, fps) if fps else np.arange(len(scan.times))
@@ -64,7 +83,18 @@ class VideoSource(ABC):
         self.times = np.arange(self.num_frames) / fps if fps else scan.times
         self.end = max(scan.end, float(self.times[-1]))
         self.fps = fps or (self.num_frames / self.end if self.end > 0 else 0.0)
-        return self
+
+    def settle(self) -> bool:
+        """Turn the draft into the truth, decoding what is left; whether the number of frames, and every frame given so far, was right.
+
+        Times may differ from the draft's all the same. Raises ``DecodeError`` for a damaged video.
+        """
+        if not self.is_draft:
+            return True
+        promised = self._raw
+        self._describe(self._scan())
+        self.is_draft = False
+        return np.array_equal(promised, self._raw)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._close()
@@ -72,7 +102,8 @@ class VideoSource(ABC):
     def frames(self, indices: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the frames at ``indices`` (sorted, each once, in [0, num_frames)) as RGB uint8 [H, W, 3], all of one size, upright.
 
-        Memory stays bounded by the cache of the scan and a few frames. Raises ``DecodeError`` when the file changes underneath.
+        Memory stays bounded by a few frames. Raises ``DecodeError`` when the file changes underneath, and ``DraftError`` when a frame that
+        is only promised does not come.
         """
         indices = np.asarray(indices, dtype=np.int64)
         if len(indices) and (indices[0] < 0 or indices[-1] >= self.num_frames or (np.diff(indices) <= 0).any()):
@@ -90,7 +121,11 @@ class VideoSource(ABC):
 
     @abstractmethod
     def _scan(self) -> Scan:
-        """Find out number, times and size of the frames; at least one frame, or ``DecodeError``."""
+        """Find number, times and size of the frames, at least one, or ``DecodeError``. In a draft it goes on where ``_read`` ended."""
+
+    def _draft(self) -> Scan | None:
+        """What a quick look promises; None where there is none, or where the truth is as quick."""
+        return None
 
     @abstractmethod
     def _read(self, indices: np.ndarray) -> Iterator[np.ndarray]:
@@ -102,18 +137,14 @@ class VideoSource(ABC):
 
 
 def open_source(
-    path: Path,
-    spec: DecodeSpec,
-    cache_bytes: int = CACHE_BYTES,
-    on_progress: Callable[[], None] | None = None,
-    stream: int | None = None,
+    path: Path, spec: DecodeSpec, on_progress: Callable[[], None] | None = None, stream: int | None = None, draft: bool = False
 ) -> VideoSource:
     """A ``VideoSource`` for a file that FFmpeg reads, or for a folder of images; nothing is read before it is entered.
 
-    ``cache_bytes`` bounds the decoded frames kept between the scan and ``frames``; a longer video is decoded twice, as a stream.
-    ``on_progress`` is called at most twice a second while decoding. ``stream`` is the index of a stream inside the container; without
-    it FFmpeg's choice (the best video stream, usually the largest) is taken. Raises ``DecodeError``, with the reason, when the path does
-    not exist or is empty; entering the source raises it for everything else that cannot be turned into frames.
+    ``on_progress`` is called at most twice a second while decoding. ``stream`` is the index of a stream inside the container; without it
+    FFmpeg's choice (the best video stream, usually the largest) is taken. With ``draft`` entering decodes nothing, see ``settle``. Raises
+    ``DecodeError``, with the reason, when the path does not exist or is empty; entering the source, or ``settle``, raises it for everything
+    else that cannot be turned into frames.
     """
     path = Path(path)
     if not path.exists():
@@ -128,7 +159,7 @@ def open_source(
         raise DecodeError(f"{path}: the file is empty (0 bytes); copy or download it again")
     from extract.video_file import FileSource
 
-    return FileSource(path, spec, on_progress, cache_bytes, stream)
+    return FileSource(path, spec, on_progress, stream, draft)
 
 
 def resample_indices(times: np.ndarray, end: float, fps: float) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -13,7 +14,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from extract.spec import DecodeSpec
-from extract.video import Scan, VideoSource
+from extract.video import DraftError, Scan, VideoSource
 from extract.video_damage import Tally
 from store.errors import DecodeError
 
@@ -25,54 +26,77 @@ SIGNATURES = ((4, b"ftyp", "an MP4"), (0, b"RIFF", "an AVI"), (0, b"\x1a\x45\xdf
 class FileSource(VideoSource):
     """A video file. One decoding thread: the workers are the parallelism, and more threads were slower."""
 
-    def __init__(self, path: Path, spec: DecodeSpec, on_progress: Callable[[], None] | None, cache_bytes: int, stream: int | None) -> None:
-        super().__init__(path, spec, on_progress)
-        self._cache_bytes, self._stream = cache_bytes, stream
-        self._cache: list[av.VideoFrame] | None = []
+    def __init__(self, path: Path, spec: DecodeSpec, on_progress: Callable[[], None] | None, stream: int | None, draft: bool) -> None:
+        super().__init__(path, spec, on_progress, draft)
+        self._stream = stream
         self._reformatter = VideoReformatter()
+        self._first_pass: Iterator[av.VideoFrame] | None = None
+
+    def _draft(self) -> Scan | None:
+        """What the packets promise. Packets of one byte stand in old AVI files for a frame that is held back; edit lists discard others."""
+        with self._open() as container:
+            stream = self._video_stream(container)
+            packets = (packet for packet in self._packets(container, stream) if packet.size > 1 and not packet.is_discard)
+            stamps: list[Stamp] = [(packet.pts, packet.dts) for packet in packets]
+            rate = float(stream.average_rate or stream.guessed_rate or 0)
+            size = stream.codec_context.height, stream.codec_context.width
+            unit = float(stream.time_base or 0)
+        if not stamps:
+            return None
+        if all(pts is not None for pts, _ in stamps):
+            stamps.sort(key=lambda stamp: stamp[0] or 0)
+        return Scan(*frame_times(stamps, unit, None, rate), *size)
+
+    def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
+        with suppress(av.FFmpegError):  # a cut file; decoding it will tell
+            for packet in container.demux(stream):
+                self._note()
+                yield packet
 
     def _scan(self) -> Scan:
-        stamps: list[Stamp] = []
-        cached = 0
-        for frame in self._decode():
-            if not stamps:
-                self._size, self._turn = (frame.width, frame.height), display_turn(frame)
-            elif (frame.width, frame.height) != self._size:
-                raise self._error(
-                    f"frame size changes from {self._size[0]}x{self._size[1]} to {frame.width}x{frame.height} at frame {len(stamps)}; "
-                    "encode the video again with one size"
-                )
-            stamps.append((frame.pts, frame.dts))
-            last = frame
-            if self._cache is not None:
-                self._cache.append(frame)
-                cached += sum(plane.buffer_size for plane in frame.planes)
-                if cached > self._cache_bytes:
-                    self._cache = None
+        for _ in self._first_pass or self._record():
+            pass
         if verdict := self._tally.verdict(self._spec.partial):
             raise self._error(verdict)
-        times, end = frame_times(stamps, float(last.time_base or 0), last.duration, self._tally.rate)
+        last = self._last
+        times, end = frame_times(self._stamps, float(last.time_base or 0), last.duration, self._tally.rate)
         width, height = reversed(self._size) if self._turn[0] else self._size
         return Scan(times, end, height, width)
 
+    def _record(self) -> Iterator[av.VideoFrame]:
+        """Every frame that decodes, noting what ``_scan`` needs to know of it."""
+        self._stamps: list[Stamp] = []
+        for frame in self._decode():
+            if not self._stamps:
+                self._size, self._turn = (frame.width, frame.height), display_turn(frame)
+            elif (frame.width, frame.height) != self._size:
+                raise self._error(
+                    f"frame size changes from {self._size[0]}x{self._size[1]} to {frame.width}x{frame.height} at frame "
+                    f"{len(self._stamps)}; encode the video again with one size"
+                )
+            self._stamps.append((frame.pts, frame.dts))
+            self._last = frame
+            yield frame
+
     def _read(self, indices: np.ndarray) -> Iterator[np.ndarray]:
-        if self._cache is not None:
-            for index in indices:
-                yield self._rgb(self._cache[index])
-            return
         wanted = iter(indices.tolist())
         target = next(wanted, None)
-        for number, frame in enumerate(self._decode()):
+        frames = self._decode()
+        if self.is_draft:
+            frames = self._first_pass = self._record()
+        for number, frame in enumerate(frames):
             if number == target:
                 yield self._rgb(frame)
                 target = next(wanted, None)
             if target is None:
                 return
+        if target is not None and self.is_draft:
+            raise DraftError(f"{self.path}: frame {target} is promised but does not decode")
         if target is not None:
             raise self._error(f"frame {target} decoded at first but not the second time; has the file changed meanwhile?")
 
     def _close(self) -> None:
-        self._cache = []
+        self._first_pass = None
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         """Every frame that decodes, in display order; what is lost on the way is noted in ``self._tally``."""

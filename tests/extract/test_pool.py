@@ -9,10 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from extract.pool import Block, Emitter, Event, Failed, Finished, Opened, StageError, WorkerPool
+from extract.pool import Block, Event, Failed, Finished, Opened, WorkerPool
+from extract.slots import SLOT_BYTES
+from extract.worker import Emitter, StageError
 
 
-def work(job: tuple[str, int], emitter: Emitter) -> None:
+def work(job: tuple[str, int], emitter: Emitter) -> int:
     """What the tests make workers do; runs in the worker process."""
     kind, number = job
     if kind == "crash":
@@ -35,13 +37,19 @@ def work(job: tuple[str, int], emitter: Emitter) -> None:
         raise StageError("flow", "no motion")
     emitter.header(number)
     for step in range(3):
-        emitter.block(np.full((2, 4, 5, 3), number + step, np.uint8))
+        emitter.block([np.full((4, 5, 3), number + step, np.uint8)] * 2)
     if kind == "late crash":
         os.kill(os.getpid(), signal.SIGKILL)
+    return number * 2
 
 
 def run(jobs: dict[str, tuple[str, int]], timeout_seconds: float = 60, **options: int) -> list[Event]:
-    return list(WorkerPool(work, workers=2, timeout_seconds=timeout_seconds, **options).run(jobs.items()))
+    return [kept(event) for event in WorkerPool(work, workers=2, timeout_seconds=timeout_seconds, **options).run(jobs.items())]
+
+
+def kept(event: Event) -> Event:
+    """The event with frames of its own: a worker overwrites those that it sent."""
+    return Block(event.key, event.frames.copy()) if isinstance(event, Block) else event
 
 
 def test_jobs_arrive_whole_and_in_order() -> None:
@@ -49,8 +57,31 @@ def test_jobs_arrive_whole_and_in_order() -> None:
     for number in range(5):
         mine = [event for event in events if event.key == f"v{number}"]
         assert [type(event) for event in mine] == [Opened, Block, Block, Block, Finished]
+        assert mine[-1] == Finished(f"v{number}", number * 2)
         blocks = [event.frames for event in mine if isinstance(event, Block)]
         assert all(np.array_equal(block, np.full((2, 4, 5, 3), number + step, np.uint8)) for step, block in enumerate(blocks))
+
+
+def random_blocks(job: tuple[int, int], emitter: Emitter) -> None:
+    """Sends ``count`` blocks of random frames, each about ``size`` bytes."""
+    count, size = job
+    for seed in range(count):
+        emitter.block(list(np.random.default_rng(seed).integers(0, 256, (1 + seed % 3, size // 6, 2, 3), np.uint8)))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_slots_go_round_and_what_does_not_fit_goes_through_the_pipe(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not shared:
+        monkeypatch.setattr("extract.slots.Slots.new", lambda: None)
+    jobs = {"many": (20, 6000), "huge": (2, SLOT_BYTES + 6)}
+    seen = dict.fromkeys(jobs, 0)
+    for event in WorkerPool(random_blocks, workers=2, timeout_seconds=60).run(jobs.items()):
+        if isinstance(event, Block):
+            seed = seen[event.key]
+            expected = np.random.default_rng(seed).integers(0, 256, (1 + seed % 3, jobs[event.key][1] // 6, 2, 3), np.uint8)
+            assert np.array_equal(event.frames, expected)
+            seen[event.key] += 1
+    assert seen == {"many": 20, "huge": 2}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +108,7 @@ def test_a_hang_is_stopped_and_named() -> None:
     assert [event for event in events if isinstance(event, Failed)] == [
         Failed("bad", "hang", "the decoder gave nothing for 3 s and was stopped")
     ]
-    assert Finished("a") in events
+    assert Finished("a", 2) in events
 
 
 def test_a_slow_reader_is_not_taken_for_a_hang() -> None:
@@ -102,7 +133,7 @@ def test_a_busy_or_suspended_job_takes_no_worker_for_hung(tmp_path: Path, monkey
             away[0] += 1000
             go.touch()
     assert not [event for event in seen if isinstance(event, Failed)]
-    assert Finished("b") in seen
+    assert Finished("b", 4) in seen
 
 
 def test_workers_that_a_signal_to_the_group_ends_first_fail_no_video() -> None:
@@ -115,7 +146,7 @@ def test_workers_that_a_signal_to_the_group_ends_first_fail_no_video() -> None:
     assert list(pool.run({"a": ("term", 1)}.items(), stopped)) == []
     events = run({"a": ("term", 1)}, tries=1)
     assert "died 1 times on this video, last with SIGTERM" in next(event.reason for event in events if isinstance(event, Failed))
-    assert run({"a": ("usr1", 1)}, tries=1)[-1] == Finished("a")
+    assert run({"a": ("usr1", 1)}, tries=1)[-1] == Finished("a", 2)
 
 
 def test_stopping_ends_the_run_and_its_processes() -> None:

@@ -1,0 +1,49 @@
+"""Memory that two processes share to hand blocks of frames over: without a name, so nothing is left behind when either is killed.
+
+A file of ``memfd_create`` belongs to no folder, so the size of a container's ``/dev/shm`` does not bound it, and its pages are used only
+once they are written.
+"""
+
+import mmap
+import os
+from collections.abc import Sequence
+from multiprocessing import reduction
+from typing import Any
+
+import numpy as np
+
+SLOTS = 3  # of one worker: one being read, one waiting, one being filled
+SLOT_BYTES = 32 << 20  # a block of 8 MB and one frame of 4K
+
+
+class Slots:
+    """``SLOTS`` pieces of ``SLOT_BYTES``; picklable to a process that is being started, which then shares them."""
+
+    def __init__(self, fd: int) -> None:
+        """Use ``new``."""
+        self._fd = fd
+        self._memory = mmap.mmap(fd, SLOTS * SLOT_BYTES)
+
+    @classmethod
+    def new(cls) -> "Slots | None":
+        """Fresh slots; None where the system has no such memory (only Linux has), and everything then goes through the pipe."""
+        if not hasattr(os, "memfd_create"):
+            return None
+        fd = os.memfd_create("actioncache-frames")
+        os.ftruncate(fd, SLOTS * SLOT_BYTES)
+        return cls(fd)
+
+    def view(self, slot: int, shape: Sequence[int]) -> np.ndarray:
+        """The first bytes of a slot as a uint8 array of ``shape``, shared, not copied."""
+        count = int(np.prod(shape))
+        return np.frombuffer(self._memory, np.uint8, count, slot * SLOT_BYTES).reshape(shape)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (reduction.DupFd(self._fd),)
+
+    def __del__(self) -> None:
+        os.close(self._fd)  # the mapping lives on while a view needs it
+
+
+def _received(handle: Any) -> Slots:
+    return Slots(handle.detach())
