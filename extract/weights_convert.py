@@ -8,9 +8,9 @@ from pathlib import Path
 
 import safetensors.torch
 
-from extract.backbones import BackboneInfo, backbone_info, empty_backbone
+from extract.backbones import Backbone, BackboneInfo, backbone_info, empty_backbone
 from extract.backbones.cross_modality import from_rgb
-from extract.checkpoint import IGNORED_SUFFIX, fit_state, read_state
+from extract.checkpoint import IGNORED_SUFFIX, State, fit_state, read_state
 from extract.extras import read_extra
 from extract.weights import load_backbone
 from store.errors import SpecError, WeightsError
@@ -47,8 +47,7 @@ def convert_weights(
     if cross_modality:
         state = from_rgb(backbone, state)
     if extras:
-        arrays = {key: read_extra(path) for key, path in extras.items()}
-        state = backbone.add_extras(backbone.convert(state), arrays)
+        state = _with_extras(backbone, state, extras)
     fit_state(backbone, state, (), file)
     own = {key: value.contiguous().clone() for key, value in backbone.state_dict().items() if not key.endswith(IGNORED_SUFFIX)}
     digest = hashlib.sha256(data).hexdigest()
@@ -56,6 +55,14 @@ def convert_weights(
     write_bytes(output, safetensors.torch.save(own, {NOTE: note}))
     loaded = load_backbone(name, str(output))  # and so it is proved to be of use
     return Converted(output, loaded.identity, digest, len(own), _left_out(info, loaded.backbone.info))
+
+
+def _with_extras(backbone: Backbone, state: State, extras: Mapping[str, Path]) -> State:
+    arrays = {key: read_extra(path) for key, path in extras.items()}
+    try:
+        return backbone.add_extras(backbone.convert(state), arrays)
+    except WeightsError as error:
+        raise WeightsError(f"{', '.join(f'{key} from {path}' for key, path in extras.items())}: {error}") from None
 
 
 def _check_output(file: Path, output: Path, overwrite: bool) -> None:
