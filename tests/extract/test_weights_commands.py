@@ -23,6 +23,7 @@ import cli
 from extract.backbones import BACKBONES, Published, backbone_info, describe_backbones
 from extract.references import read_logits
 from extract.weights import load_backbone
+from extract.weights_check import layout
 from extract.weights_convert import convert_weights
 from extract.weights_list import list_weights
 from store.errors import WeightsError
