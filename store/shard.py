@@ -84,8 +84,12 @@ class Shard:
                     yield video_id, error
 
     def _read(self, arrays: Arrays, position: int, levels: Sequence[str] | None, check: bool) -> Features:
-        first = int(arrays.first[position])
-        rows = slice(first, first + int(arrays.num_rows[position]))
+        first, count, total = int(arrays.first[position]), int(arrays.num_rows[position]), self.structure.total_rows
+        if count < 1 or not 0 <= first <= total - count:  # an index that repair reads unchecked; slices would quietly be cut to fit
+            raise DamagedShardError(
+                f"{self.path}: the index puts {self.ids[position]!r} at row {first} with {count} rows of {total}; {ADVICE}"
+            )
+        rows = slice(first, first + count)
         frames, times = arrays.frames[rows].copy(), arrays.times[rows].copy()
         values: dict[str, np.ndarray] = {}
         for name in arrays.values if levels is None else levels:
