@@ -55,11 +55,12 @@ def prepare_spec(
 
 def check_fit(spec: FeatureSpec, info: BackboneInfo) -> None:
     """A spec that does not fit its network is a ``SpecError`` before any video is opened."""
-    if info.clip_length > 1 and spec.clips.length != info.clip_length:
-        raise SpecError(
-            f"clips.length is {spec.clips.length} but {info.name} takes clips of {info.clip_length} frames; "
-            f"set --clips.length {info.clip_length}"
-        )
+    length, trained = spec.clips.length, info.clip_length
+    if trained > 1 and length != trained and (not info.shortest_clip or length < info.shortest_clip):
+        shorter = f", or any from {info.shortest_clip} on" if info.shortest_clip else ""
+        raise SpecError(f"clips.length is {length} but {info.name} takes clips of {trained} frames{shorter}; set --clips.length {trained}")
+    if info.fixed_size and spec.crops.size != info.size:
+        raise SpecError(f"crops.size is {spec.crops.size} but {info.name} takes {info.size} and no other; set --crops.size {info.size}")
     if spec.flow.method == "" and spec.flow.params:
         raise SpecError(f"flow.params is {spec.flow.params} but no flow.method is set; set --flow.method or leave the parameters out")
     check_channels(spec, info)

@@ -15,10 +15,11 @@ from torch import nn
 from extract.backbones import Backbone, BackboneInfo, backbone_info, empty_backbone
 from extract.backbones.torchvision_video import MVIT_WIDTHS, S3D_ENDS, SWIN_WIDTHS
 from extract.crops import crop_boxes, normalise, resize_frames
-from extract.spec import CropSpec, DecodeSpec
+from extract.prepare import check_fit
+from extract.spec import ClipSpec, CropSpec, DecodeSpec, FeatureSpec
 from extract.video import open_source
 from extract.weights import load_backbone
-from store.errors import WeightsError
+from store.errors import SpecError, WeightsError
 
 RESNETS = ("r3d_18", "mc3_18", "r2plus1d_18")
 ALL = (*RESNETS, "s3d", *MVIT_WIDTHS, *SWIN_WIDTHS)
@@ -268,3 +269,22 @@ def test_random_s3d_does_not_fade_away() -> None:
     with torch.inference_mode():
         features = backbone(torch.randn(1, 3, 14, 64, 64, generator=torch.Generator().manual_seed(0)))["features"]
     assert 0.05 < float(features.std()) < 50
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "size", "words"),
+    [
+        ("mvit_v2_s", 8, 224, r"clips\.length is 8 but mvit_v2_s takes clips of 16 frames; set --clips\.length 16"),
+        ("s3d", 13, 224, r"s3d takes clips of 64 frames, or any from 14 on; set --clips\.length 64"),
+        ("mvit_v2_s", 16, 112, r"crops\.size is 112 but mvit_v2_s takes 224 and no other; set --crops\.size 224"),
+        ("s3d", 14, 112, ""),
+        ("swin3d_t", 1, 56, ""),
+    ],
+)
+def test_a_spec_must_fit_what_the_network_takes(name: str, length: int, size: int, words: str) -> None:
+    spec = FeatureSpec(name, clips=ClipSpec(length=length), crops=CropSpec(size=size))
+    if not words:
+        check_fit(spec, backbone_info(name))
+        return
+    with pytest.raises(SpecError, match=words):
+        check_fit(spec, backbone_info(name))
