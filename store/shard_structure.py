@@ -13,12 +13,13 @@ from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5t
 
 from store.errors import DamagedShardError, SpecMismatchError, StoreError
 from store.files import safe_name
+from store.hdf5_guard import Guard, Refused
 from store.layout import FORMAT_NAME, MAX_ID_BYTES, MAX_LEVELS, MAX_ROW_DIMENSIONS, VERSION, Level
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 HDF5_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, AttributeError, MemoryError)
 _PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
 _MAX_ATTRIBUTE_BYTES = 64
+_SHOWN_BYTES = 200  # of a level's name, more than one may have
 _TYPES = {
     "<f2": h5t.IEEE_F16LE,
     "<f4": h5t.IEEE_F32LE,
@@ -63,10 +64,6 @@ class Structure:
         return self.frames.shape[0]
 
 
-class _Refused(Exception):
-    """A reason why a file is no shard; becomes a DamagedShardError that names the file."""
-
-
 def read_structure(path: Path, spec_digest: str) -> Structure:
     """Ask HDF5 for the layout of a shard of the store ``spec_digest``, and check it against the format and the file's size.
 
@@ -74,11 +71,16 @@ def read_structure(path: Path, spec_digest: str) -> Structure:
     ``FileNotFoundError``.
     """
     try:
-        size = _file_size(path)
-        return _structure(path, size, spec_digest)
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - a store has thousands of shards, and this is three times as fast
+            raise Refused("it is not a regular file")
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            return _structure(path, Guard(descriptor, os.fstat(descriptor).st_size), spec_digest)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise
-    except _Refused as reason:
+    except Refused as reason:
         raise DamagedShardError(f"{path} is not a usable shard: {reason}") from None
     except HDF5_ERRORS as error:
         if isinstance(error, OSError) and error.errno in _PASSING:
@@ -86,11 +88,12 @@ def read_structure(path: Path, spec_digest: str) -> Structure:
         raise DamagedShardError(f"{path} is not a usable shard: HDF5 says {str(error).strip() or type(error).__name__}") from None
 
 
-def _structure(path: Path, size: int, spec_digest: str) -> Structure:
+def _structure(path: Path, guard: Guard, spec_digest: str) -> Structure:
+    guard.group(guard.superblock(), attributes=True)
     file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, fapl=_access())
     try:
         _check_header(path, file, spec_digest)
-        return _Reader(file, size).structure()
+        return _Reader(file, guard).structure()
     except BaseException:
         file.close()  # an error keeps what it passed through alive; without one, letting go of the file closes it, which is faster
         raise
@@ -104,26 +107,10 @@ def _access() -> Any:
     return properties
 
 
-def _file_size(path: Path) -> int:
-    status = os.stat(path)  # noqa: PTH116 - a store has thousands of shards, and this is three times as fast
-    if not stat.S_ISREG(status.st_mode):
-        raise _Refused("it is not a regular file")
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        signature = os.pread(descriptor, len(SIGNATURE), 0)
-    finally:
-        os.close(descriptor)
-    if not signature:
-        raise _Refused("it is empty")
-    if signature != SIGNATURE:
-        raise _Refused("it is not an HDF5 file")
-    return status.st_size
-
-
 def _check_header(path: Path, file: Any, spec_digest: str) -> None:
     name = _text_attribute(file, "format")
     if name != FORMAT_NAME:
-        raise _Refused(f"its attribute format is {name!r}, not {FORMAT_NAME!r}")
+        raise Refused(f"its attribute format is {name!r}, not {FORMAT_NAME!r}")
     version = _attribute(file, "version", h5t.INTEGER)
     if version != VERSION:
         raise StoreError(f"{path} has shard format {version}; this version of actioncache reads format {VERSION}: use a newer one")
@@ -142,7 +129,7 @@ def _text_attribute(file: Any, name: str) -> str:
 
 def _attribute(file: Any, name: str, kind: int) -> Any:
     if not h5a.exists(file, name.encode()):
-        raise _Refused(f"it has no attribute {name}")
+        raise Refused(f"it has no attribute {name}")
     attribute = h5a.open(file, name.encode())
     held = attribute.get_type()
     fits = (
@@ -151,7 +138,7 @@ def _attribute(file: Any, name: str, kind: int) -> Any:
         and attribute.get_space().get_simple_extent_type() == h5s.SCALAR
     )
     if not fits or (kind == h5t.STRING and held.is_variable_str()):
-        raise _Refused(f"its attribute {name} is not a scalar {'integer' if kind == h5t.INTEGER else 'fixed-length string'}")
+        raise Refused(f"its attribute {name} is not a scalar {'integer' if kind == h5t.INTEGER else 'fixed-length string'}")
     if kind == h5t.INTEGER:
         number = np.zeros((), np.int64)
         attribute.read(number)
@@ -165,15 +152,15 @@ def _attribute(file: Any, name: str, kind: int) -> Any:
 class _Reader:
     """Walks an open file; every member is reached by hard links and lies inside ``size`` bytes."""
 
-    def __init__(self, file: Any, size: int) -> None:
-        self.file, self.size = file, size
+    def __init__(self, file: Any, guard: Guard) -> None:
+        self.file, self.guard, self.size = file, guard, guard.size
 
     def structure(self) -> Structure:
         """The whole layout."""
         index, values, digests = (self.member(self.file, name, h5g.GroupID) for name in ("index", "levels", "digests"))
         names = _names(values)
         if names != _names(digests):
-            raise _Refused(f"it has levels {names} but digests of {_names(digests)}")
+            raise Refused(f"it has levels {names} but digests of {_names(digests)}")
         first = self.place(index, "first", ("<i8",), 1)
         videos = first.shape[0]
         frames = self.place(self.file, "frames", ("<i8",), 2)
@@ -202,12 +189,14 @@ class _Reader:
         except HDF5_ERRORS:
             if group.links.exists(encoded):
                 raise
-            raise _Refused(f"it has no {name}") from None
+            raise Refused(f"it has no {name}") from None
         if link.type != h5l.TYPE_HARD:
-            raise _Refused(f"{name} is a link to elsewhere")
+            raise Refused(f"{name} is a link to elsewhere")
         found = h5o.open(group, encoded)
         if not isinstance(found, kind):
-            raise _Refused(f"{name} is not a {'group' if kind is h5g.GroupID else 'dataset'}")
+            raise Refused(f"{name} is not a {'group' if kind is h5g.GroupID else 'dataset'}")
+        if kind is h5g.GroupID:
+            self.guard.group(link.u)
         return found
 
     def place(self, group: Any, name: str, types: tuple[str, ...], dimensions: int | None) -> Place:
@@ -216,7 +205,7 @@ class _Reader:
         held = dataset.get_type()
         dtype = next((text for text in types if held == _TYPES[text]), None)
         if dtype is None:
-            raise _Refused(f"{name} has another type than {' or '.join(types)}")
+            raise Refused(f"{name} has another type than {' or '.join(types)}")
         return self.contiguous(dataset, name, dtype, np.dtype(dtype).itemsize, dimensions)
 
     def id_place(self, index: Any) -> Place:
@@ -224,10 +213,10 @@ class _Reader:
         dataset = self.member(index, "id", h5d.DatasetID)
         held = dataset.get_type()
         if held.get_class() != h5t.STRING or held.is_variable_str() or held.get_strpad() == h5t.STR_SPACEPAD:
-            raise _Refused("index/id is not of fixed-length, NUL-padded strings")
+            raise Refused("index/id is not of fixed-length, NUL-padded strings")
         width = held.get_size()
         if not 1 <= width <= MAX_ID_BYTES:
-            raise _Refused(f"ids are {width} bytes wide; 1 to {MAX_ID_BYTES} are allowed")
+            raise Refused(f"ids are {width} bytes wide; 1 to {MAX_ID_BYTES} are allowed")
         place = self.contiguous(dataset, "id", "|u1", width, 1)
         return Place(place.offset, "|u1", (*place.shape, width))
 
@@ -235,18 +224,18 @@ class _Reader:
         """Check storage, shape and position of a dataset."""
         offset = dataset.get_offset()
         if offset is None and not _is_plain(dataset):
-            raise _Refused(f"{name} is not stored contiguously, uncompressed and inside the file")
+            raise Refused(f"{name} is not stored contiguously, uncompressed and inside the file")
         space = dataset.get_space()
         if space.get_simple_extent_type() != h5s.SIMPLE:
-            raise _Refused(f"{name} is not an array")
+            raise Refused(f"{name} is not an array")
         shape = space.get_simple_extent_dims()
         if (dimensions is not None and len(shape) != dimensions) or min(shape) < 1:
-            raise _Refused(f"{name} has shape {list(shape)}")
+            raise Refused(f"{name} has shape {list(shape)}")
         count = item_bytes
         for side in shape:
             count *= side
         if offset is None or not 0 < offset <= self.size - count:
-            raise _Refused(f"{name} claims {count} bytes at {offset} of a file of {self.size} bytes")
+            raise Refused(f"{name} claims {count} bytes at {offset} of a file of {self.size} bytes")
         return Place(int(offset), dtype, shape)
 
 
@@ -259,18 +248,18 @@ def _is_plain(dataset: Any) -> bool:
 def _names(group: Any) -> list[str]:
     count = group.get_num_objs()
     if not 1 <= count <= MAX_LEVELS:
-        raise _Refused(f"it has {count} levels; 1 to {MAX_LEVELS} are allowed")
+        raise Refused(f"it has {count} levels; 1 to {MAX_LEVELS} are allowed")
     try:
         names: list[bytes] = []
         group.links.iterate(names.append)
-        return sorted(safe_name(name.decode(), "level") for name in names)
-    except StoreError as error:
-        raise _Refused(str(error)) from None
+        return sorted(safe_name(name[:_SHOWN_BYTES].decode(), "level") for name in names)
+    except (StoreError, UnicodeDecodeError) as error:
+        raise Refused(str(error)) from None
 
 
 def _level(name: str, place: Place) -> Level:
     if len(place.shape) > MAX_ROW_DIMENSIONS + 1:
-        raise _Refused(f"level {name} has {len(place.shape)} dimensions")
+        raise Refused(f"level {name} has {len(place.shape)} dimensions")
     return Level(name, np.dtype(place.dtype).name, place.shape[1:])
 
 
@@ -281,4 +270,4 @@ def _check_shapes(structure: Structure, videos: int, total: int) -> None:
     wanted.append(("id", structure.id, (videos, structure.id.shape[1])))
     for name, place, shape in wanted:
         if place.shape != shape:
-            raise _Refused(f"{name} has shape {list(place.shape)} where {list(shape)} is needed")
+            raise Refused(f"{name} has shape {list(place.shape)} where {list(shape)} is needed")

@@ -193,7 +193,7 @@ def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def work() -> None:
         if os.geteuid() == 0:  # who may write everywhere
             os.seteuid(65534)
-        with pytest.raises(StoreError, match="cannot write to .*shards: no permission to write there"):
+        with pytest.raises(StoreError, match=r"cannot write to .*shards: no permission to write there"):
             write(store, ["a"])
 
     assert in_child(work) == 0
