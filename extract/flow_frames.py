@@ -11,24 +11,28 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from extract.flow import FLOWS, FlowMethod
+from extract.flow import FLOWS, build_method, flow_method, in_colour
 from extract.flow_bytes import dequantised, flow_bytes
 from extract.flow_files import find_flow
 from extract.spec import FLOW_FILES, FlowSpec
 from extract.video import VideoSource
 from store.errors import FeatureError, SpecError
 
-_Part = tuple[int, np.ndarray | None, np.ndarray | None]  # frame index, its flow as bytes, its colours
+Part = tuple[int, np.ndarray | None, np.ndarray | None]
+"""Index of a frame; its flow, float32 [h, w, 2] in pixels or, from image files, uint8 [h, w, 2]; its RGB, uint8 [h, w, 3]."""
 
 
-def resolve_flow(spec: FlowSpec) -> FlowSpec:
+def resolve_flow(spec: FlowSpec, weights: str = "") -> FlowSpec:
     """Write the method's version and every parameter's value into the spec, so that its digest tells them.
 
-    Raises ``SpecError`` for a parameter or value that the method does not know, and for a spec that another version of the method resolved.
+    ``weights`` are those of a method that is a network; their identity becomes part of the version. Raises ``SpecError`` for a parameter
+    or value that the method does not know, and for a spec that another version of the method resolved.
     """
     if spec.method == FLOW_FILES:
         if spec.params:
             raise SpecError(f"flow.params is {spec.params}, but flow from files has no parameters; say how it was made in --flow.origin")
+        if weights:
+            raise SpecError(f"flow weights {weights!r} were given, but flow from files is computed already; leave --flow-weights out")
         return replace(spec, short_side=0)  # the files' size is what it is
     family = FLOWS.get(spec.method)
     for name in spec.params:
@@ -36,14 +40,14 @@ def resolve_flow(spec: FlowSpec) -> FlowSpec:
             near = difflib.get_close_matches(name, family.defaults, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(family.defaults)}"
             raise SpecError(f"flow method {spec.method} has no parameter {name!r}; {hint}")
-    if spec.version not in ("", family.version):
-        raise SpecError(f"flow.version is {spec.version!r} but {family.version!r} is installed; install that one or leave it empty")
-    resolved = replace(spec, params={**family.defaults, **spec.params}, version=family.version)
-    family(resolved.params)
-    return resolved
+    params = {**family.defaults, **spec.params}
+    version = getattr(build_method(spec.method, params, weights), "version", family.version)  # a network's tells its weights
+    if spec.version not in ("", version):
+        raise SpecError(f"flow.version is {spec.version!r} but {version!r} is installed; install that one or leave it empty")
+    return replace(spec, params=params, version=version)
 
 
-def flow_frames(source: VideoSource, indices: np.ndarray, spec: FlowSpec) -> Iterator[np.ndarray]:
+def flow_frames(source: VideoSource, indices: np.ndarray, spec: FlowSpec, weights: str = "") -> Iterator[np.ndarray]:
     """Yield the flow of each frame of ``indices`` (sorted, each once), in order: uint8 [h, w, C], C = ``extract.modality.flow_channels``.
 
     Each frame is decoded once and each flow computed once, whatever stacks share it; two frames, the flows of one stack and, with RGB,
@@ -51,7 +55,7 @@ def flow_frames(source: VideoSource, indices: np.ndarray, spec: FlowSpec) -> Ite
     """
     indices = np.asarray(indices, dtype=np.int64)
     stacks = stack_indices(indices, source.num_frames, spec)
-    return _stacked(indices, stacks, _walk(source, np.unique(stacks), indices if spec.with_rgb else indices[:0], spec), spec)
+    return _stacked(indices, stacks, walk_flows(source, np.unique(stacks), indices if spec.with_rgb else indices[:0], spec, weights), spec)
 
 
 def flow_frames_from_files(
@@ -65,16 +69,16 @@ def flow_frames_from_files(
     indices = np.asarray(indices, dtype=np.int64)
     stacks = stack_indices(indices, source.num_frames, spec)
     coloured = indices if spec.with_rgb else indices[:0]
-    return _stacked(indices, stacks, _read(source, np.unique(stacks), coloured, spec, root, video_id), spec)
+    return _stacked(indices, stacks, read_flows(source, np.unique(stacks), coloured, spec, root, video_id), spec)
 
 
-def _stacked(indices: np.ndarray, stacks: np.ndarray, parts_as_they_come: Iterator[_Part], spec: FlowSpec) -> Iterator[np.ndarray]:
+def _stacked(indices: np.ndarray, stacks: np.ndarray, parts_as_they_come: Iterator[Part], spec: FlowSpec) -> Iterator[np.ndarray]:
     flows: dict[int, np.ndarray] = {}  # those that a stack to come needs
     colours: dict[int, np.ndarray] = {}
     done = 0
     for index, flow, colour in parts_as_they_come:
         if flow is not None:
-            flows[index] = flow
+            flows[index] = as_bytes(flow, spec)
         if colour is not None:
             colours[index] = colour
         while done < len(indices) and stacks[done, -1] in flows and (not spec.with_rgb or indices[done] in colours):
@@ -91,51 +95,55 @@ def stack_indices(indices: np.ndarray, num_frames: int, spec: FlowSpec) -> np.nd
     return np.clip(flows, 0, max(0, num_frames - 2))
 
 
-def _read(
+def read_flows(
     source: VideoSource, pairs: np.ndarray, coloured: np.ndarray, spec: FlowSpec, root: Path | None, video_id: str
-) -> Iterator[_Part]:
-    if source.num_frames == 1:
-        yield 0, flow_bytes(np.zeros((source.height, source.width, 2), np.float32), spec), None
-        files = None
-    else:
+) -> Iterator[Part]:
+    """As ``walk_flows``, of the flow that ``extract.flow_files`` finds for the video."""
+    files = None
+    if source.num_frames > 1:
         files = find_flow(root, source.path, video_id)
         files.check_count(source.num_frames)
     wanted, size = set(pairs.tolist()), (source.height, source.width)
     colours = zip(coloured.tolist(), source.frames(coloured), strict=True)
     for index in np.unique(np.concatenate([pairs, coloured])).tolist():
-        if files is not None and index in wanted:
-            flow = files.read(index)
+        if index in wanted:
+            flow = np.zeros((*size, 2), np.float32) if files is None else files.read(index)
             size = flow.shape[:2]
-            yield index, _as_bytes(flow, spec), None
+            yield index, flow, None
         if len(coloured) and index in coloured:
             frame = next(colours)[1]
             yield index, None, frame if frame.shape[:2] == size else cv2.resize(frame, size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def _as_bytes(flow: np.ndarray, spec: FlowSpec) -> np.ndarray:
+def as_bytes(flow: np.ndarray, spec: FlowSpec) -> np.ndarray:
+    """What the network gets of a flow of ``walk_flows`` or ``read_flows``, see ``extract.flow_bytes``."""
     if flow.dtype != np.uint8:
         return flow_bytes(flow, spec)
     return flow if spec.encoding == "pairs" else flow_bytes(dequantised(flow, spec.bound, spec.quantise), spec)
 
 
-def _walk(source: VideoSource, pairs: np.ndarray, coloured: np.ndarray, spec: FlowSpec) -> Iterator[_Part]:
-    """Decode once through the video: (i, bytes of flow i or None, None) and (i, None, RGB uint8 [h, w, 3]), as they come."""
-    method: FlowMethod = FLOWS.get(spec.method)(spec.params)
+def walk_flows(source: VideoSource, pairs: np.ndarray, coloured: np.ndarray, spec: FlowSpec, weights: str = "") -> Iterator[Part]:
+    """Decode once through the video: (i, flow i, None) for each of ``pairs`` and (i, None, RGB) for each of ``coloured``, as they come.
+
+    Both are sorted, each index once; RGB is at the flow's size. The only flow of a video of one frame is zero.
+    """
+    method = flow_method(spec, weights)
+    colour = in_colour(method)
     wanted, shown, single = set(pairs.tolist()), set(coloured.tolist()), source.num_frames == 1
     needed = np.unique(np.concatenate([pairs, coloured] if single else [pairs, pairs + 1, coloured]))
     before: np.ndarray | None = None
     for index, frame in zip(needed.tolist(), source.frames(needed), strict=True):
-        grey = flow_grey(frame, spec.short_side)
-        if single:
-            yield 0, flow_bytes(np.zeros((*grey.shape, 2), np.float32), spec), None
+        image = flow_size(frame, spec.short_side) if colour else flow_grey(frame, spec.short_side)
+        if single and index in wanted:
+            yield 0, np.zeros((*image.shape[:2], 2), np.float32), None
         elif index - 1 in wanted and before is not None:
-            flow = method(before, grey)
+            flow = method(before, image)
             if not np.isfinite(flow).all():
                 raise FeatureError(f"{source.path}: flow method {spec.method} gives NaN or Inf between frames {index - 1} and {index}")
-            yield index - 1, flow_bytes(flow, spec), None
+            yield index - 1, flow, None
         if index in shown:
             yield index, None, flow_size(frame, spec.short_side)
-        before = grey
+        before = image
 
 
 def flow_grey(frame: np.ndarray, short_side: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from extract.crops import crop_boxes, cut
-from extract.flow import FLOWS
+from extract.flow import FLOWS, LearnedFamily
 from extract.flow_bytes import flow_bytes
 from extract.flow_frames import flow_frames, flow_grey, resolve_flow
 from extract.spec import DecodeSpec, FlowSpec
@@ -17,6 +17,7 @@ from extract.video import Scan, VideoSource, open_source
 from store.errors import FeatureError, SpecError, UnknownNameError
 
 DIS = resolve_flow(FlowSpec(method="dis"))
+METHODS = [name for name in FLOWS if not isinstance(FLOWS.get(name), LearnedFamily)]  # those that are networks: test_raft.py
 STILL_PIXELS = {"farneback": 0.5}  # the most that a method finds between equal images; OpenCV's Farneback errs along the borders
 
 
@@ -63,7 +64,7 @@ def moving(count: int, speed: float = 2.0) -> list[np.ndarray]:
 # The methods
 
 
-@pytest.mark.parametrize("name", list(FLOWS))
+@pytest.mark.parametrize("name", METHODS)
 def test_methods_find_known_translations(name: str) -> None:
     """x is motion to the right, y is motion down, in pixels."""
     method = FLOWS.get(name)(FLOWS.get(name).defaults)
@@ -76,7 +77,7 @@ def test_methods_find_known_translations(name: str) -> None:
         assert np.abs(np.median(flow[12:-12, 12:-12], (0, 1)) - (x, y)).max() < 0.1
 
 
-@pytest.mark.parametrize("name", list(FLOWS))
+@pytest.mark.parametrize("name", METHODS)
 def test_methods_keep_nothing_of_earlier_pairs(name: str) -> None:
     family = FLOWS.get(name)
     method, fresh = family(family.defaults), family(family.defaults)
@@ -85,7 +86,7 @@ def test_methods_keep_nothing_of_earlier_pairs(name: str) -> None:
     assert np.array_equal(method(texture(), texture(2, 1)), fresh(texture(), texture(2, 1)))
 
 
-@pytest.mark.parametrize("name", list(FLOWS))
+@pytest.mark.parametrize("name", METHODS)
 def test_methods_do_not_depend_on_opencvs_threads(name: str) -> None:
     flows = []
     for threads in (1, 2, 5):
@@ -95,7 +96,7 @@ def test_methods_do_not_depend_on_opencvs_threads(name: str) -> None:
     assert all(np.array_equal(flow, flows[0]) for flow in flows)
 
 
-@pytest.mark.parametrize("name", list(FLOWS))
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (2, 300), (300, 9), (31, 31), (33, 40)])
 def test_methods_take_the_smallest_images(name: str, size: tuple[int, int]) -> None:
     still = FLOWS.get(name)(FLOWS.get(name).defaults)(texture(0, 0, *size), texture(0, 0, *size))
