@@ -21,6 +21,7 @@ for everything else. Both compute the same operations in the same order, so thei
 same whatever is in its batch. OpenCV's illumination term (``gamma``, none there by default) is left out. This module imports no torch.
 """
 
+import multiprocessing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
@@ -142,6 +143,8 @@ class Tvl1:
             return native.solve(first[None], second[None], self._params, 1)[0]
         import torch
 
+        if multiprocessing.parent_process() is not None:
+            torch.set_num_threads(1)  # the workers are the parallelism
         pair = [torch.from_numpy(np.ascontiguousarray(image))[None] for image in (first, second)]
         return tvl1(pair[0], pair[1], self._params)[0].numpy()
 

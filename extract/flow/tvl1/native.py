@@ -1,13 +1,14 @@
 """TV-L1 in C (``native.c``): compiled at first use by the machine's own compiler, kept in the cache folder, called without torch.
 
 The compiled file runs on every processor of its kind (it holds a variant with AVX2 and one without), so that what a cluster's login node
-compiled serves its other nodes. Where there is no compiler, torch computes the same flow, several times slower, and a warning says so.
+compiled serves its other nodes. Where there is no compiler, torch computes the same flow in ten times the time, and a warning says so.
 ``ACTIONCACHE_NATIVE=0`` switches it off.
 """
 
 import ctypes
 import functools
 import hashlib
+import multiprocessing
 import os
 import platform
 import shlex
@@ -123,8 +124,9 @@ def _library() -> ctypes.CDLL | None:
     try:
         return _build(path)
     except RuntimeError as error:
-        slower = "TV-L1 flow runs as torch operations, which take several times as long on a processor as its compiled form"
-        warnings.warn(f"{slower}: {error}", stacklevel=2)
+        if multiprocessing.parent_process() is None:  # which has said so already where there is one
+            slower = "TV-L1 flow runs as torch operations, which take ten times as long on a processor as its compiled form"
+            warnings.warn(f"{slower}: {error}", stacklevel=3)
         return None
 
 

@@ -17,6 +17,8 @@ import torch
 from extract.flow.tvl1 import Tvl1Params, steps
 
 BLOCK = 10  # iterations between two looks at whether all pairs have ended
+BLOCKS = {"cpu": 1}  # where a look costs nothing
+ONE_BY_ONE = ("cpu",)  # devices whose caches hold one pair
 BATCH_PIXELS = 1 << 22  # of the full size; about 0.3 kB of device memory each
 _LOCK = threading.Lock()  # a plan's buffers hold one batch
 
@@ -25,7 +27,8 @@ def solve(first: torch.Tensor, second: torch.Tensor, params: Tvl1Params) -> torc
     """Flow of checked images [B, H, W], uint8 or float32 from 0 to 255: float32 [B, 2, H, W] on their device."""
     count, height, width = first.shape
     device = first.device
-    batch = 1 if device.type == "cpu" else min(count, max(1, BATCH_PIXELS // (height * width)))
+    most = 1 if device.type in ONE_BY_ONE else max(1, BATCH_PIXELS // (height * width))
+    batch = max(1, min(count, most))
     flow = torch.empty(count, 2, height, width, device=device)
     on_device = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
     with torch.no_grad(), _LOCK, on_device:
@@ -65,8 +68,8 @@ class Level:
         self.enough = params.epsilon**2 * height * width
         self.sum_type = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no double precision
         self.looks: Looks = LooksLate() if device.type == "cuda" else LooksNow()
-        blocks = 1 if device.type == "cpu" else BLOCK
-        self.blocks = [min(blocks, params.inner_iterations - done) for done in range(0, params.inner_iterations, blocks)]
+        block = BLOCKS.get(device.type, BLOCK)
+        self.blocks = [min(block, params.inner_iterations - done) for done in range(0, params.inner_iterations, block)]
         self.actions: dict[str, Callable[[], None]] = {"linearise": self.linearise}
         self.actions |= {"smooth": self.smooth} if params.median_filtering > 1 else {}
         self.actions |= {str(count): functools.partial(self.iterate, count) for count in self.blocks}
