@@ -44,10 +44,9 @@ def fetch_command(name: str) -> None:
     from extract.downloads import cached_path, checked_bytes, fetch, promised_digits, record_path
     from extract.weights import find_published
 
-    backbone, _, file = name.partition(":")
-    if backbone not in BACKBONES.names():  # timm:NAME or package.module:attribute
-        backbone, file = name, ""
-    published = find_published(backbone_info(backbone), file)
+    parts = name.split(":")
+    own = 1 if parts[0] in BACKBONES.names() else 2  # timm:NAME and package.module:attribute have a colon themselves
+    published = find_published(backbone_info(":".join(parts[:own])), ":".join(parts[own:]))
     there = cached_path(published.url).is_file()
     path = fetch(published.url, published.sha256)
     checked_bytes(path, published.sha256)
