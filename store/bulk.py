@@ -1,24 +1,24 @@
 """Many videos into one array: planned from the index alone, then copied block by block, each video's digest taken of the copy."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
-from store.arrays import Arrays, mapped
-from store.bulk_copy import SHOWN, Copy
-from store.errors import DamagedShardError, FeatureError, MissingFeaturesError, StoreError
-from store.layout import Level, digest_prefix, encode_id, video_digest
-from store.shard import ADVICE
+from store.bulk_copy import Copy
+from store.bulk_plan import Plan
+from store.errors import FeatureError, MissingFeaturesError, StoreError
+from store.layout import Level, video_digest
 
 if TYPE_CHECKING:
     import torch
 
     from store.features import FeatureStore
-    from store.shard_structure import Structure
+
+T = TypeVar("T")
 
 MAX_THREADS = 4  # more do not make memory faster
 TRIES = 8  # looks at a store whose shards are being merged
@@ -68,15 +68,19 @@ class RowReader:
         """
         self.path = store.path
         self.level = _chosen_level(store, level)
-        self._encoded_level = self.level.encoded()
-        self._find(store, ids)
+        self.plan = Plan.make(store, self.level, ids)
 
     def __len__(self) -> int:
-        return len(self.counts)
+        return len(self.plan)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Number of rows of each video of the list, int64 [V]."""
+        return self.plan.counts
 
     def id(self, video: int) -> str:
         """Id of the video at a position of the list."""
-        return self._encoded_id(video).decode()
+        return self.plan.id(video)
 
     def read(
         self,
@@ -100,69 +104,49 @@ class RowReader:
         videos = np.arange(len(self)) if chosen is None else np.asarray(chosen, dtype=np.int64).reshape(-1)
         if len(videos) and not 0 <= videos.min() <= videos.max() < len(self):
             raise IndexError(f"positions {videos.min()} to {videos.max()} of a list of {len(self)} videos")
-        maps = self._maps(videos)  # first, because it may find that everything has moved
-        counts = self.counts[videos]
-        on_disk = np.lexsort((self.first[videos], self.shard[videos]))
+        return self._retried(lambda plan: self._read(plan, videos, out, dtype, check, order, spans, threads or _threads()))
+
+    def one(self, video: int, check: bool = True) -> np.ndarray:
+        """The rows [N, ...] of the video at one position of the list, as stored, copied; errors as of ``read``."""
+        if not 0 <= video < len(self):
+            raise IndexError(f"position {video} of a list of {len(self)} videos")
+        return self._retried(lambda plan: _read_one(plan, video, check))
+
+    def _read(
+        self,
+        plan: Plan,
+        videos: np.ndarray,
+        out: np.ndarray | None,
+        dtype: str | None,
+        check: bool,
+        order: Order,
+        spans: bool,
+        threads: int,
+    ) -> Rows:
+        counts = plan.counts[videos]
+        on_disk = np.lexsort((plan.first[videos], plan.shard[videos]))
         starts = _starts(counts, on_disk if order == "storage" else None)
         total = int(counts.sum())
         rows = Rows(self.level.name, self._target(out, dtype, total), starts, counts)
         if spans:
             rows = replace(rows, frames=np.empty((total, 2), "<i8"), times=np.empty((total, 2), "<f8"))
         if len(videos):
-            Copy(self, rows, videos[on_disk], starts[on_disk], maps, check).run(threads or _threads())
+            Copy(plan, rows, videos[on_disk], starts[on_disk], check).run(threads)
         return rows
 
-    def one(self, video: int, check: bool = True) -> np.ndarray:
-        """The rows [N, ...] of the video at one position of the list, as stored, copied; errors as of ``read``."""
-        if not 0 <= video < len(self):
-            raise IndexError(f"position {video} of a list of {len(self)} videos")
-        (arrays,) = self._maps(np.array([video])).values()
-        span = slice(int(self.first[video]), int(self.first[video] + self.counts[video]))
-        values: np.ndarray = arrays.values[self.level.name][span].copy()
-        if check:
-            found = video_digest(self._encoded_id(video), self._encoded_level, values, arrays.frames[span], arrays.times[span])
-            if found != arrays.digests[self.level.name][self.position[video]].tobytes():
-                raise self.damage([video])
-        return values
-
-    def damage(self, videos: Sequence[int]) -> DamagedShardError:
-        """The error that names these videos and their shards."""
-        names = [f"video {self.id(video)!r} of {self._shards[self.shard[video]][0]}" for video in videos[:SHOWN]]
-        more = f" and {len(videos) - SHOWN} more" if len(videos) > SHOWN else ""
-        return DamagedShardError(
-            f"{self.path}, level {self.level.name}: the bytes of {', '.join(names)}{more} are not the ones that were written; {ADVICE}"
-        )
-
-    def _find(self, store: "FeatureStore", ids: Sequence[str]) -> None:
-        """Shard, position in it, first row and number of rows of each video, and how its digest begins."""
-        shards, self.shard, self.position = store.places(ids)
-        self._shards: list[tuple[Path, Structure]] = [(shard.path, shard.structure) for shard in shards]
-        self.first, self.counts = np.empty_like(self.position), np.empty_like(self.position)
-        for number, (path, structure) in enumerate(self._shards):
-            chosen = self.shard == number
-            arrays = mapped(path, structure)
-            first, counts = arrays.first[self.position[chosen]], arrays.num_rows[self.position[chosen]]
-            if ((counts < 1) | (counts > structure.total_rows) | (first < 0) | (first > structure.total_rows - counts)).any():
-                raise DamagedShardError(f"{path}: the index has changed since the shard was opened; {ADVICE}")
-            self.first[chosen], self.counts[chosen] = first, counts
-        prefixes = [digest_prefix(encode_id(name), self._encoded_level, rows) for name, rows in zip(ids, self.counts.tolist(), strict=True)]
-        self.prefixes = b"".join(prefixes)
-        self.ends = np.cumsum([0, *map(len, prefixes)], dtype=np.int64)
-
-    def _maps(self, videos: np.ndarray) -> dict[int, Arrays]:
-        """The maps of all shards that these videos are in; after a compaction, of the shards that they are in now."""
+    def _retried(self, read: Callable[[Plan], T]) -> T:
+        """Read by the plan; by a new one when shards have been merged into others since."""
         from store.features import FeatureStore
 
         for _ in range(TRIES):
+            plan = self.plan
             try:
-                return {number: mapped(*self._shards[number]) for number in set(self.shard[videos].tolist())}
+                return read(plan)
             except FileNotFoundError:
-                self._find(FeatureStore.open(self.path), [self.id(video) for video in range(len(self))])
+                ids = [plan.id(video) for video in range(len(plan))]
+            with suppress(FileNotFoundError):
+                self.plan = Plan.make(FeatureStore.open(self.path), self.level, ids)
         raise StoreError(f"{self.path}: shards vanish faster than they can be read")
-
-    def _encoded_id(self, video: int) -> bytes:
-        prefix = self.prefixes[self.ends[video] : self.ends[video + 1]]
-        return prefix[4 : 4 + int.from_bytes(prefix[:4], "little")]
 
     def _target(self, out: np.ndarray | None, dtype: str | None, total: int) -> np.ndarray:
         shape = (total, *self.level.row_shape)
@@ -177,6 +161,17 @@ class RowReader:
         if dtype is not None and out.dtype != np.dtype(dtype):
             raise FeatureError(f"out is {out.dtype} but dtype is {dtype}; give one of them")
         return out
+
+
+def _read_one(plan: Plan, video: int, check: bool) -> np.ndarray:
+    arrays, level = plan.arrays(int(plan.shard[video])), plan.level
+    span = slice(int(plan.first[video]), int(plan.first[video] + plan.counts[video]))
+    values: np.ndarray = arrays.values[level.name][span].copy()
+    if check:
+        found = video_digest(plan.encoded_id(video), plan.encoded_level, values, arrays.frames[span], arrays.times[span])
+        if found != arrays.digests[level.name][plan.position[video]].tobytes():
+            raise plan.damage([video])
+    return values
 
 
 def _chosen_level(store: "FeatureStore", name: str | None) -> Level:

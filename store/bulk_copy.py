@@ -9,34 +9,32 @@ import numpy as np
 import xxhash
 
 from store.arrays import Arrays
-from store.errors import FeatureError
+from store.bulk_plan import SHOWN, Plan
+from store.errors import DamagedShardError, FeatureError
 from store.layout import all_finite
 
 if TYPE_CHECKING:
-    from store.bulk import RowReader, Rows
+    from store.bulk import Rows
 
 BLOCK_BYTES = 3 << 20  # and large enough for memcpy's streaming stores
-SHOWN = 5  # ids that an error names before it counts the rest
 DIGEST_BYTES = SPAN_BYTES = 16
 
 
 class Copy:
     """One reading: the videos in the order of the disk, in blocks of one shard; runs that lie together on both sides are copied at once."""
 
-    def __init__(
-        self, reader: "RowReader", rows: "Rows", videos: np.ndarray, starts: np.ndarray, maps: dict[int, Arrays], check: bool
-    ) -> None:
-        self.reader, self.rows, self.maps, self.check = reader, rows, maps, check
-        self.level, self.row_bytes = reader.level.name, reader.level.row_bytes
-        self.videos, self.starts, self.counts = videos, starts, reader.counts[videos]
-        self.shard, self.first, self.position = reader.shard[videos], reader.first[videos], reader.position[videos]
+    def __init__(self, plan: Plan, rows: "Rows", videos: np.ndarray, starts: np.ndarray, check: bool) -> None:
+        self.plan, self.rows, self.check = plan, rows, check
+        self.level, self.row_bytes = plan.level.name, plan.level.row_bytes
+        self.videos, self.starts, self.counts = videos, starts, plan.counts[videos]
+        self.shard, self.first, self.position = plan.shard[videos], plan.first[videos], plan.position[videos]
         self.apart = (self.first[1:] != (self.first + self.counts)[:-1]) | (starts[1:] != (starts + self.counts)[:-1])
-        self.casts = rows.values.dtype != reader.level.storage
+        self.casts = rows.values.dtype != plan.level.storage
         self.bad: list[int] = []
         self.lossy: list[int] = []
 
     def run(self, threads: int) -> None:
-        """Copy everything; raises one error for all that is wrong."""
+        """Copy everything; raises one error for all that is wrong, ``FileNotFoundError`` when a shard has been merged away."""
         blocks = self._blocks()
         threads = min(threads, len(blocks))
         if threads == 1:
@@ -46,10 +44,10 @@ class Copy:
             with ThreadPoolExecutor(threads) as pool:  # numpy copies without the interpreter's lock
                 list(pool.map(self._copy, shares))
         if self.bad:
-            raise self.reader.damage(sorted(self.bad))
+            raise self.plan.damage(sorted(self.bad))
         if self.lossy:
-            names = ", ".join(repr(self.reader.id(video)) for video in sorted(self.lossy)[:SHOWN])
-            raise FeatureError(f"{self.reader.path}: {len(self.lossy)} videos have values beyond {self.rows.values.dtype}: {names}")
+            names = ", ".join(repr(self.plan.id(video)) for video in sorted(self.lossy)[:SHOWN])
+            raise FeatureError(f"{self.plan.path}: {len(self.lossy)} videos have values beyond {self.rows.values.dtype}: {names}")
 
     def _blocks(self) -> list[tuple[int, int]]:
         """[low, high) ranges of videos of one shard, of about BLOCK_BYTES."""
@@ -58,10 +56,11 @@ class Copy:
         return list(itertools.pairwise([0, *cuts.tolist(), len(self.videos)]))
 
     def _copy(self, blocks: list[tuple[int, int]]) -> None:
-        scratch = np.empty((0, *self.reader.level.row_shape), self.reader.level.storage)
+        scratch = np.empty((0, *self.plan.level.row_shape), self.plan.level.storage)
         for low, high in blocks:
-            arrays = self.maps[int(self.shard[low])]
-            if arrays.file_bytes() != arrays.size:  # cut short meanwhile: touching what is gone would end the process (SIGBUS)
+            try:
+                arrays = self.plan.arrays(int(self.shard[low]))  # as few maps at once as there are threads
+            except DamagedShardError:
                 self.bad += self.videos[low:high].tolist()
                 continue
             copy, at = self.rows.values, self.starts[low:high]
@@ -90,7 +89,7 @@ class Copy:
 
     def _check(self, arrays: Arrays, low: int, high: int, copy: np.ndarray, at: np.ndarray) -> None:
         """Take the digest of each video of a block, of the copy. Every operation of the loop costs a percent of the speed."""
-        digest, prefixes, row_bytes = xxhash.xxh3_128, memoryview(self.reader.prefixes), self.row_bytes
+        digest, prefixes, row_bytes = xxhash.xxh3_128, memoryview(self.plan.prefixes), self.row_bytes
         spans, span_rows = (arrays.frames, arrays.times), self.first[low:high]
         if self.rows.frames is not None and self.rows.times is not None:
             spans, span_rows = (self.rows.frames, self.rows.times), self.starts[low:high]
@@ -98,8 +97,8 @@ class Copy:
         wanted = arrays.digests[self.level][self.position[low:high]].tobytes()
         videos, digest_at = self.videos[low:high], 0
         for prefix, prefix_end, span, value, count in zip(
-            self.reader.ends[videos].tolist(),
-            self.reader.ends[videos + 1].tolist(),
+            self.plan.ends[videos].tolist(),
+            self.plan.ends[videos + 1].tolist(),
             (span_rows * SPAN_BYTES).tolist(),
             (at * row_bytes).tolist(),
             self.counts[low:high].tolist(),

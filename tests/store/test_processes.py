@@ -4,6 +4,7 @@ import functools
 import multiprocessing
 import os
 import pickle
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -67,6 +68,36 @@ def test_descriptors_stay_few_however_many_shards_are_read(tmp_path: Path, monke
     assert len(store.arrays._maps) <= 5
     if before:
         assert len(os.listdir("/proc/self/fd")) <= before + 5  # noqa: PTH208
+
+
+def test_a_bulk_read_of_more_shards_than_files_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store.arrays, "MAX_MAPS", 5)
+    store_ = FeatureStore.create(tmp_path, "x", SPEC)
+    fill(store_, IDS, max_bytes=1)
+
+    def read() -> None:
+        limit = len(os.listdir("/proc/self/fd")) + 20 if os.path.isdir("/proc/self/fd") else 50  # noqa: PTH112, PTH208
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+        rows = FeatureStore.open(store_.path).read_rows(IDS, threads=3)
+        assert all(rows.of(number).tobytes() == VIDEOS[video_id].values["high"].tobytes() for number, video_id in enumerate(IDS))
+
+    run_all(read)
+
+
+def test_a_bulk_reader_in_threads_while_shards_are_merged(tmp_path: Path) -> None:
+    store_ = FeatureStore.create(tmp_path, "x", SPEC)
+    fill(store_, IDS, max_bytes=500)
+    reader = store_.reader(IDS)
+
+    def read(turn: int) -> bool:
+        if turn % 10 == 0:
+            FeatureStore.open(store_.path).compact(2000 * (turn + 10))
+        rows = reader.read(check=False, threads=1)
+        return all(rows.of(number).tobytes() == VIDEOS[video_id].values["high"].tobytes() for number, video_id in enumerate(IDS))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(read, range(60)))
+    assert len(FeatureStore.open(store_.path).shards) < 10
 
 
 def test_a_pickled_store_holds_no_features(tmp_path: Path) -> None:
