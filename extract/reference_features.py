@@ -3,6 +3,7 @@
 The reference is a folder laid out as docs/testing.md says. What is compared is our whole path: decoding, clips, crops, network.
 """
 
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,11 +84,18 @@ def compare_video(backbone: Backbone, folder: Path, device: torch.device) -> Ite
     path = folder / FEATURES
     if not wanted or not path.is_file():
         return
-    with np.load(path, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+    arrays = _arrays(path)
     for reference in wanted:
         if reference.key in arrays:
             yield from _compare(reference, arrays, backbone, folder / VIDEOS / f"{VIDEO}.mp4", device)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise PipelineError(f"{path} is damaged or no .npz file of arrays ({error}); take it out of the folder, or copy it again") from None
 
 
 def _compare(

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from extract.backbones import Backbone
+from extract.checkpoint import TORCH_ERRORS
 from extract.compare import Comparison, differ
 from extract.precision import exact_arithmetic
 from extract.reference_features import compare_video
-from store.errors import WeightsError
+from store.errors import PipelineError, WeightsError
 
 EXPECTED = "torchvision_expect/ModelTester.test_{name}_expect.pkl"
 I3D = "i3d"
@@ -34,7 +35,12 @@ def _expected_by_torchvision(name: str, folder: Path) -> Iterator[Comparison]:
         return
     from extract.backbones.resnet import ResNet
 
-    expected = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        expected = torch.load(path, map_location="cpu", weights_only=True)
+    except TORCH_ERRORS as error:
+        raise PipelineError(
+            f"{path} is damaged or no file of tensors ({type(error).__name__}); take it out of the folder, or copy it again"
+        ) from None
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(0)
         seeded = ResNet(int(depth[1]), classes=expected.shape[-1]).eval()

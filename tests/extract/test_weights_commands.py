@@ -233,6 +233,16 @@ def test_check_compares_with_torchvisions_expected_outputs(
     assert re.search(r"50 numbers: largest difference 0\.0009|50 numbers: largest difference 0\.001", ran.out)
 
 
+def test_a_reference_that_is_damaged_is_an_error_with_its_name(run: "functools.partial[Ran]", tmp_path: Path) -> None:
+    for path in ("torchvision_expect/ModelTester.test_resnet34_expect.pkl", "features/video_features_reference.npz"):
+        (tmp_path / path).parent.mkdir()
+        (tmp_path / path).write_bytes(b"nonsense")
+        ran = run("check", "resnet34", "--weights", "random:0", "--reference", tmp_path)
+        assert ran.code == 2
+        assert f"{tmp_path / path} is damaged" in ran.err
+        (tmp_path / path).unlink()
+
+
 def test_the_reference_folder_can_be_set_once(run: "functools.partial[Ran]", shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACTIONCACHE_TEST_DATA", str(shared_data))
     assert "agrees: torchvision's expected output" in run("check", "resnet18", "--weights", "random:0").out
