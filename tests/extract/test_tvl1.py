@@ -124,14 +124,23 @@ def test_a_pair_is_the_same_whatever_is_beside_it(flow_of: Flow) -> None:
         assert torch.equal(flow_of(first[pair : pair + 1], second[pair : pair + 1], QUICK)[0], together[pair])
 
 
-def test_threads_do_not_matter() -> None:
-    first, second = (images.repeat(3, 1, 1).numpy() for images in some_pairs(30, 37))
-    flows = [native.solve(first, second, DEFAULTS, threads) for threads in (1, 2, 5)] if native.available() else []
+@pytest.mark.parametrize("form", ["compiled", "torch"])
+def test_threads_do_not_matter(form: str) -> None:
+    if form == "compiled" and not native.available():
+        pytest.skip("no C compiler here")
+    first, second = (images.repeat(3, 1, 1) for images in some_pairs(30, 37))
+    before, flows = torch.get_num_threads(), []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        flows.append(
+            native.solve(first.numpy(), second.numpy(), QUICK, threads) if form == "compiled" else solve.solve(first, second, QUICK)
+        )
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
     assert all(np.array_equal(flow, flows[0]) for flow in flows)
 
 
 def test_batches_are_cut_to_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a device; here a processor that says it is one."""
     sizes: list[int] = []
     real = solve.solve_batch
 
@@ -139,14 +148,13 @@ def test_batches_are_cut_to_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> N
         sizes.append(len(first))
         return real(first, second, params, batch)
 
+    first, second = some_pairs(20, 24)
+    flow, expected = torch.zeros(3, 2, 20, 24), solve.solve(first, second, QUICK)
     monkeypatch.setattr(solve, "solve_batch", counting)
     monkeypatch.setattr(solve, "BATCH_PIXELS", 2 * 20 * 24 + 5)
-    monkeypatch.setattr(solve, "ONE_BY_ONE", ())
-    first, second = some_pairs(20, 24)
-    flow = solve.solve(first, second, QUICK)
+    solve._in_batches(first, second, QUICK, flow)
     assert sizes == [2, 1]
-    monkeypatch.undo()
-    assert torch.equal(flow, solve.solve(first, second, QUICK))
+    assert torch.equal(flow, expected)
 
 
 def test_looking_one_graph_late_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def test_without_graphs_and_kernels_the_torch_operations_remain() -> None:
     """Here for want of a CUDA device to capture graphs on."""
     if torch.cuda.is_available():
         pytest.skip("graphs can be captured here")
-    with pytest.warns(UserWarning) as said:
+    with pytest.warns(UserWarning, match="slower") as said:
         level = solve._graphs(1, 20, 30, DEFAULTS, torch.device("cpu"))
     assert [str(warning.message).split(",")[0] for warning in said] == [
         "TV-L1 flow does without Triton kernels",

@@ -18,7 +18,6 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from extract.downloads import cache_folder
+from extract.flow.tvl1.threads import share
 from store.files import fsync_file
 
 if TYPE_CHECKING:
@@ -70,21 +70,7 @@ def solve(first: np.ndarray, second: np.ndarray, params: "Tvl1Params", threads: 
     library = _library()
     assert library is not None
     flow = np.empty((len(first), 2, *first.shape[1:]), np.float32)
-    pairs = iter(range(len(first)))
-
-    def work() -> None:
-        _solve_some(library, first, second, params, flow, pairs)
-
-    if threads == 1 or len(first) <= 1:
-        work()
-        return flow
-    with ThreadPoolExecutor(min(threads, len(first))) as pool:
-        try:
-            for worker in [pool.submit(work) for _ in range(min(threads, len(first)))]:
-                worker.result()
-        finally:
-            for _ in pairs:  # after an interrupt: nobody begins another pair
-                pass
+    share(len(first), threads, functools.partial(_solve_some, library, first, second, params, flow))
     return flow
 
 

@@ -9,33 +9,53 @@ import contextlib
 import functools
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
 
 from extract.flow.tvl1 import Tvl1Params, steps
+from extract.flow.tvl1.threads import share
 
 BLOCK = 10  # iterations between two looks at whether all pairs have ended
 BLOCKS = {"cpu": 1}  # where a look costs nothing
-ONE_BY_ONE = ("cpu",)  # devices whose caches hold one pair
 BATCH_PIXELS = 1 << 22  # of the full size; about 0.3 kB of device memory each
 _LOCK = threading.Lock()  # a plan's buffers hold one batch
 
 
 def solve(first: torch.Tensor, second: torch.Tensor, params: Tvl1Params) -> torch.Tensor:
     """Flow of checked images [B, H, W], uint8 or float32 from 0 to 255: float32 [B, 2, H, W] on their device."""
+    flow = torch.empty(len(first), 2, *first.shape[1:], device=first.device)
+    (_one_by_one if first.device.type == "cpu" else _in_batches)(first, second, params, flow)
+    return flow
+
+
+def _one_by_one(first: torch.Tensor, second: torch.Tensor, params: Tvl1Params, flow: torch.Tensor) -> None:
+    """Fill ``flow`` pair by pair, whose planes stay in the cache; every operation is too small to share, so the threads share the pairs."""
+
+    def work(pairs: Iterator[int]) -> None:
+        with torch.no_grad():
+            for pair in pairs:
+                part = slice(pair, pair + 1)
+                flow[part] = solve_batch(first[part], second[part], params, 1)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        share(len(first), threads, work)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _in_batches(first: torch.Tensor, second: torch.Tensor, params: Tvl1Params, flow: torch.Tensor) -> None:
+    """Fill ``flow`` in batches of bounded memory."""
     count, height, width = first.shape
-    device = first.device
-    most = 1 if device.type in ONE_BY_ONE else max(1, BATCH_PIXELS // (height * width))
-    batch = max(1, min(count, most))
-    flow = torch.empty(count, 2, height, width, device=device)
-    on_device = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+    batch = max(1, min(count, BATCH_PIXELS // (height * width)))
+    on_device = torch.cuda.device(first.device) if first.is_cuda else contextlib.nullcontext()
     with torch.no_grad(), _LOCK, on_device:
         for begin in range(0, count, batch):
             part = slice(begin, begin + batch)
             flow[part] = solve_batch(first[part], second[part], params, batch)
-    return flow
 
 
 def solve_batch(first: torch.Tensor, second: torch.Tensor, params: Tvl1Params, batch: int) -> torch.Tensor:
