@@ -6,11 +6,13 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
+import cli
 from extract.wire import crc32c, masked
 
 State = dict[str, torch.Tensor]
@@ -143,3 +145,34 @@ def write_bundle(
 def tensor_bundle() -> BundleWriter:
     """``tensor_bundle(path, arrays, ...)``: a TensorFlow checkpoint, see ``write_bundle``."""
     return write_bundle
+
+
+class Ran(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def weights_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of weights, and no reference folder."""
+    monkeypatch.setenv("ACTIONCACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("ACTIONCACHE_TEST_DATA", raising=False)
+    return tmp_path / "home" / "weights"
+
+
+@pytest.fixture
+def run_weights(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], weights_home: Path) -> Callable[..., Ran]:
+    """``run_weights("check", "tiny", ...)`` is ``actioncache weights check tiny ...``, in this process."""
+
+    def call(*arguments: object) -> Ran:
+        monkeypatch.setattr("sys.argv", ["actioncache", "weights", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        told = capsys.readouterr()
+        return Ran(int(caught.value.code or 0), told.out, told.err)
+
+    return call
