@@ -253,6 +253,13 @@ def test_what_moves_farther_than_the_image_is_finite(flow_of: Flow) -> None:
     assert torch.isfinite(flow_of(first.float() * 1e6, second.float() * 1e6, QUICK)).all()
 
 
+def test_images_beyond_all_numbers_crash_nothing(flow_of: Flow) -> None:
+    """Whoever stores the flow refuses what is not finite."""
+    first, second = some_pairs(20, 24)
+    flow = flow_of((first.float() - 100) * 3e36, (second.float() - 100) * 3e36, QUICK)
+    assert torch.isnan(flow).any()
+
+
 def test_no_pairs_have_no_flow() -> None:
     none = torch.zeros(0, 20, 30, dtype=torch.uint8)
     assert tvl1(none, none).shape == solve.solve(none, none, QUICK).shape == (0, 2, 20, 30)
@@ -291,9 +298,9 @@ def test_levels_are_rounded_and_end_as_opencvs() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"tau": 0}, "TV-L1: tau is 0.0; it must be positive"),
-        ({"lambda_": -1}, "TV-L1: lambda is -1.0; it must be positive"),
-        ({"theta": 0.0}, "TV-L1: theta is 0.0"),
+        ({"tau": 0}, "TV-L1: tau is 0.0; it must be from 1e-6 to 1e6"),
+        ({"lambda_": -1}, "TV-L1: lambda is -1.0; it must be from 1e-6 to 1e6"),
+        ({"theta": 1e7}, "TV-L1: theta is 10000000.0; it must be from"),
         ({"epsilon": -0.1}, r"epsilon is -0.1; it must be 0 \(run every iteration\) or positive"),
         ({"scales": 0}, "scales is 0; it must be from 1 to 64"),
         ({"warps": 0}, "warps is 0; it must be at least 1"),

@@ -60,7 +60,8 @@ class Tvl1Params(Checked):
 
     def check(self) -> None:
         for name in ("tau", "lambda_", "theta"):
-            demand(getattr(self, name) > 0, f"TV-L1: {name.rstrip('_')} is {getattr(self, name)}; it must be positive")
+            value = getattr(self, name)
+            demand(1e-6 <= value <= 1e6, f"TV-L1: {name.rstrip('_')} is {value}; it must be from 1e-6 to 1e6")
         for name in ("warps", "inner_iterations", "outer_iterations"):
             demand(getattr(self, name) >= 1, f"TV-L1: {name} is {getattr(self, name)}; it must be at least 1")
         demand(1 <= self.scales <= MOST_SCALES, f"TV-L1: scales is {self.scales}; it must be from 1 to {MOST_SCALES}")

@@ -34,7 +34,7 @@ typedef struct { /* planes of one level; a row is `stride` long with PAD floats 
     float *wx, *wy, *rho, *u[2], *spare, *p[2][2], *error, *column[5];
 } Level;
 
-INLINE float at_least(float a, float b) { return a < b ? b : a; }
+INLINE float at_least(float a, float b) { return a > b ? a : b; } /* b for a that is no number, so that no place is */
 INLINE float at_most(float a, float b) { return a < b ? a : b; }
 #define SORT(a, b) (t = at_most(a, b), b = at_least(a, b), a = t)
 

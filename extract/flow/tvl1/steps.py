@@ -55,7 +55,7 @@ def warp(source: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     places = []
     for component, size, shape in ((0, width, (1, width)), (1, height, (height, 1))):
         place = torch.arange(size, device=u.device, dtype=torch.float32).view(shape) + u[:, component]
-        places.append(place.clamp(1 - RING, size + 1))
+        places.append(place.nan_to_num_(1 - RING).clamp_(1 - RING, size + 1))  # absurd parameters can lead beyond all numbers
     whole = [place.floor() for place in places]
     (ax, bx, cx, dx), (ay, by, cy, dy) = (cubic(place - floor) for place, floor in zip(places, whole, strict=True))
     stride = source.shape[-1]
