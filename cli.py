@@ -23,6 +23,7 @@ COMMANDS = {
         "presets": ("extract.commands", "presets", "List the named settings of extract."),
         "backbones": ("extract.commands", "backbones", "List the networks, their levels and weights."),
         "weights": ("extract.weights_commands", "weights", "List, download, check and convert weights."),
+        "flow": ("extract.flow_commands", "flow", "Look at optical flow, write it as files, list the methods."),
         "frames": ("extract.commands", "frames", "Write a strip of frames of every video as a picture, for reports."),
         "store": ("store.commands", "store", "Look into, check, repair and compact a feature store."),
     },

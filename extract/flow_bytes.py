@@ -50,7 +50,7 @@ def dequantised(values: np.ndarray, bound: float, quantise: str) -> np.ndarray:
     values = values.astype(np.float32)
     if quantise == "dense_flow":
         return values * np.float32(2 * bound / 255) - np.float32(bound)
-    return (values - 128) * np.float32(bound / (127 if quantise == "symmetric" else 127.5))
+    return (values - 128) * np.float32(bound / (127.5 if quantise == "i3d" else 127))
 
 
 def mirrored_channels(spec: FlowSpec) -> slice:

@@ -10,8 +10,11 @@ Layouts, for a video whose id without suffix is ``NAME``, below a folder ``ROOT`
 =======================================================  =========================================================================
 
 Images count from 0 or from 1 without a gap. Flow i is the motion from frame i to frame i + 1, so K frames have K - 1 flows.
+
+``flow.json`` in ROOT, which ``actioncache flow write`` leaves there, says how the bytes of images were made; a spec must say the same.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,8 +23,11 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 
-from store.errors import FeatureError
+from extract.spec import FlowSpec
+from store.errors import FeatureError, SpecError
 
+WRITTEN = "flow.json"
+WRITTEN_BY = "actioncache"
 PAIRS = (("flow_x", "flow_y"), ("x", "y"), ("u", "v"))
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -93,6 +99,36 @@ def find_flow(root: Path | None, video: Path, video_id: str) -> FlowFiles:
     raise FeatureError(f"{video_id}: no flow found; looked for {', '.join(tried)}{advice}")
 
 
+def check_written(folder: Path, spec: FlowSpec) -> None:
+    """Raise ``SpecError`` where ``folder/flow.json`` says that its images were made with another bound or rounding than ``spec`` has.
+
+    There is nothing to check where there is no such file, where it is another program's, and where the files hold pixels.
+    """
+    path = folder / WRITTEN
+    try:
+        written = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not str(written.get("written_by", "")).startswith(WRITTEN_BY) or written["layout"] == "npy":
+            return
+        found: dict[str, float | str] = {"bound": float(written["flow"]["bound"]), "quantise": str(written["flow"]["quantise"])}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise SpecError(f"{path} cannot be read ({type(error).__name__}: {error}); it should say how the flow beside it was made") from None
+    asked: dict[str, float | str] = {"bound": spec.bound, "quantise": spec.quantise or "symmetric"}
+    if found != asked:
+        made, said = (f"bound {values['bound']:g} and quantise {values['quantise']}" for values in (found, asked))
+        flags = f"--flow.bound {found['bound']:g} --flow.quantise {found['quantise']}"
+        raise SpecError(f"{path}: this flow was written with {made}, but the spec says {said}; set {flags}")
+
+
+def written_folders(root: Path | None, video: Path, video_id: str) -> tuple[Path, ...]:
+    """Where ``flow.json`` of a video's flow may be: in ``root``, or in the folder of its frames and those above it that its id names."""
+    return (root,) if root is not None else (video, *video.parents[: len(PurePosixPath(video_id).parts)])
+
+
+def flow_name(video_id: str) -> str:
+    """What flow files of a video are called by: its id without suffix."""
+    return str(PurePosixPath(video_id).with_suffix(""))
+
+
 def _candidates(root: Path | None, video: Path, video_id: str) -> Iterator[tuple[Path, Path, str]]:
     """(x, y, both in words); x and y are prefixes of image names (a folder's prefix ends in a slash), or one and the same array's path."""
     base = video if root is None else _inside(root, video_id)
@@ -113,7 +149,7 @@ def _inside(root: Path, video_id: str) -> Path:
     if name.is_absolute() or ".." in name.parts or not name.name:
         raise FeatureError(f"{video_id}: this id is no relative path, so no flow can be looked for below {root}")
     with_suffix = root / name
-    return with_suffix if with_suffix.is_dir() or not name.suffix else root / name.with_suffix("")
+    return with_suffix if with_suffix.is_dir() else root / flow_name(video_id)
 
 
 def _series(pattern: Path) -> dict[int, Path]:

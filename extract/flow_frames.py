@@ -13,7 +13,7 @@ import numpy as np
 
 from extract.flow import FLOWS, build_method, flow_method, in_colour
 from extract.flow_bytes import dequantised, flow_bytes
-from extract.flow_files import find_flow
+from extract.flow_files import check_written, find_flow, written_folders
 from extract.spec import FLOW_FILES, FlowSpec
 from extract.video import VideoSource
 from store.errors import FeatureError, SpecError
@@ -103,6 +103,8 @@ def read_flows(
     if source.num_frames > 1:
         files = find_flow(root, source.path, video_id)
         files.check_count(source.num_frames)
+        for folder in written_folders(root, source.path, video_id) if files.images else ():
+            check_written(folder, spec)
     wanted, size = set(pairs.tolist()), (source.height, source.width)
     colours = zip(coloured.tolist(), source.frames(coloured), strict=True)
     for index in np.unique(np.concatenate([pairs, coloured])).tolist():
