@@ -24,7 +24,7 @@ SHOWN = 3  # keys listed of each kind of problem
 
 
 class Raft:
-    """RAFT with its weights. As by its authors, images are extended by their border on all sides, to multiples of 8 pixels, at least 128."""
+    """RAFT with its weights. Images are extended by their border on all sides, as by its authors, to multiples of 8 pixels and to 128."""
 
     colour = True
 
