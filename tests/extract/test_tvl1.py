@@ -104,8 +104,9 @@ def distance(one: object, other: object) -> np.ndarray:
         Tvl1Params(median_filtering=1, warps=2, outer_iterations=2, inner_iterations=12),
         Tvl1Params(epsilon=0, warps=1, outer_iterations=2, inner_iterations=11, scales=2),
         Tvl1Params(epsilon=100, warps=3),
+        Tvl1Params(scale_step=0.97, scales=20, warps=1, inner_iterations=5, outer_iterations=1),
     ],
-    ids=["defaults", "all other", "no median", "no early end", "one iteration"],
+    ids=["defaults", "all other", "no median", "no early end", "one iteration", "scales of one size"],
 )
 def test_every_form_gives_the_same_bits(params: Tvl1Params) -> None:
     first, second = some_pairs(29, 21)

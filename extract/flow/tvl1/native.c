@@ -37,7 +37,6 @@ typedef struct { /* planes of one level; a row is `stride` long with PAD floats 
 INLINE float at_least(float a, float b) { return a > b ? a : b; } /* b for a that is no number, so that no place is */
 INLINE float at_most(float a, float b) { return a < b ? a : b; }
 #define SORT(a, b) (t = at_most(a, b), b = at_least(a, b), a = t)
-
 #define SORT_5(a, b, c, d, e) \
     SORT(a, b), SORT(d, e), SORT(c, e), SORT(c, d), SORT(b, e), SORT(a, d), SORT(a, c), SORT(b, d), SORT(b, c)
 
@@ -208,7 +207,7 @@ VARIANTS static double iterate(const Level *level, const Params *params) {
     return total;
 }
 
-/* Where the columns of the window around row y go, each sorted: `rows` are its rows, `column` the k-th smallest of each column. */
+/* Sort each column of three or five rows: column[k] holds the k-th smallest of each. All windows that share a column share its order. */
 INLINE void sort_columns_3(int width, const float *const *rows, float *const *column) {
     const float *restrict r0 = rows[0], *restrict r1 = rows[1], *restrict r2 = rows[2];
     float *restrict c0 = column[0], *restrict c1 = column[1], *restrict c2 = column[2];

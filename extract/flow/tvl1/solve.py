@@ -66,11 +66,12 @@ def solve_batch(first: torch.Tensor, second: torch.Tensor, params: Tvl1Params, b
     for size in sizes[1:]:
         images.append(steps.resize(images[-1], *size, inverse, inverse))
     u = images[-1].new_zeros(count, 2, *sizes[-1])
-    for size, (reference, moved) in zip(reversed(sizes), reversed(images), strict=True):
-        if u.shape[2:] != size:
-            u = steps.resize(u, *size, u.shape[2] / size[0], u.shape[3] / size[1], inverse)
-        level = _level(batch, *size, params, first.device)
-        u = level.solve(reference, moved, u)
+    for scale in reversed(range(len(sizes))):
+        height, width = sizes[scale]
+        if scale < len(sizes) - 1:
+            u = steps.resize(u, height, width, u.shape[2] / height, u.shape[3] / width, inverse)
+        reference, moved = images[scale]
+        u = _level(batch, height, width, params, first.device).solve(reference, moved, u)
     return u
 
 
@@ -85,7 +86,7 @@ class Level:
         self.u, self.gradient, self.p = new(batch, 2, height, width), new(batch, 2, height, width), new(batch, 2, 2, height, width)
         self.present = torch.zeros(batch, dtype=torch.bool, device=device)  # the last batch of a call may be smaller
         self.active, self.going = torch.zeros_like(self.present), torch.zeros_like(self.present[:1])
-        self.enough = params.epsilon**2 * height * width
+        self.enough = params.epsilon * params.epsilon * height * width
         self.sum_type = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no double precision
         self.looks: Looks = LooksLate() if device.type == "cuda" else LooksNow()
         block = BLOCKS.get(device.type, BLOCK)
@@ -125,7 +126,7 @@ class Level:
                 action()  # what the first use compiles or allocates cannot be captured
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool):
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
                 action()
             self.actions[name] = graph.replay
 
