@@ -25,7 +25,7 @@ COMMANDS = {
         "weights": ("extract.weights_commands", "weights", "List, download, check and convert weights."),
         "flow": ("extract.flow_commands", "flow", "Look at optical flow, write it as files, list the methods."),
         "frames": ("extract.commands", "frames", "Write a strip of frames of every video as a picture, for reports."),
-        "store": ("store.commands", "store", "Look into, check, repair and compact a feature store."),
+        "store": ("store.commands", "store", "Look into, check, repair, compact, compare and exchange feature stores."),
     },
     "Stage two: features to scores": {
         "train-head": ("temporal.commands", "train_head", "Train a light recurrent head from cached features."),
@@ -76,6 +76,11 @@ def _terminate(number: int, frame: object) -> None:
     raise Interrupted(f"{signal.Signals(number).name}: interrupted; run the command again")
 
 
+def notes(error: BaseException) -> list[str]:
+    """What was added to an error on its way up, such as what else could not be done."""
+    return list(getattr(error, "__notes__", []))
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
     before = signal.signal(signal.SIGTERM, _terminate)
@@ -85,10 +90,10 @@ def main() -> None:
         error.show()
         code = 2
     except (Interrupted, click.Abort, KeyboardInterrupt) as error:
-        click.echo(str(error) or "interrupted", err=True)
+        click.echo("\n".join([str(error) or "interrupted", *notes(error)]), err=True)
         code = 3
     except PipelineError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo("\n".join([f"error: {error}", *notes(error)]), err=True)
         code = 2
     except BrokenPipeError:  # the reader of our output (head, less) went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import cli
+from store.errors import PipelineError
 
 
 @pytest.mark.parametrize("error", [OSError("the disk is on fire"), ZeroDivisionError("a bug")])
@@ -46,3 +47,16 @@ def test_sigterm_is_an_interruption(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert caught.value.code == 3
     assert "SIGTERM: interrupted; run the command again" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_what_was_added_to_an_error_is_told_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(standalone_mode: bool) -> None:
+        error = PipelineError("the disk is gone")
+        error.add_note("also, 3 finished videos could not be published")
+        raise error
+
+    monkeypatch.setattr(cli.cli, "main", refuse)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: the disk is gone\nalso, 3 finished videos could not be published\n"
