@@ -25,19 +25,19 @@ from extract.spec import ClipSpec
 
 
 def clip_indices(num_frames: int, spec: ClipSpec) -> np.ndarray:
-    """Frame indices of every clip: int64 [N, T], N >= 1, T = ``spec.length``, values in [0, num_frames), starts in ascending order.
+    """Frame indices of every clip: int64 [N, T], N >= 1, T = ``spec.length`` (1 for 0), values in [0, num_frames), starts ascending.
 
     Raises ``ValueError`` when ``num_frames`` is less than 1.
     """
     if num_frames < 1:
         raise ValueError(f"a video has {num_frames} frames; clips need at least one")
-    indices = clip_starts(num_frames, spec)[:, None] + np.arange(spec.length)
+    indices = clip_starts(num_frames, spec)[:, None] + np.arange(spec.length or 1)
     return indices % num_frames if spec.rule == "looped" else np.minimum(indices, num_frames - 1)
 
 
 def clip_starts(num_frames: int, spec: ClipSpec) -> np.ndarray:
     """First frame of every clip: int64 [N], ascending, at most ``spec.max_clips`` where that is set."""
-    possible = max(1, num_frames - spec.length + 1)  # starts from which a whole clip fits, or the only one there is
+    possible = max(1, num_frames - (spec.length or 1) + 1)  # starts from which a whole clip fits, or the only one there is
     if spec.rule == "segments":
         starts = (2 * np.arange(spec.segments) + 1) * possible // (2 * spec.segments)
     else:

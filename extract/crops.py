@@ -80,17 +80,24 @@ def cut(resized: torch.Tensor, boxes: Sequence[Box], flow: FlowSpec | None = Non
     return torch.stack(crops, 1)
 
 
-def normalise(crops: torch.Tensor, info: BackboneInfo, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def normalise(crops: torch.Tensor, info: BackboneInfo, dtype: torch.dtype = torch.float32, channels_last: bool = False) -> torch.Tensor:
     """Map bytes to what the network was trained on: uint8 [..., C, S, S], RGB first where there is RGB -> ``dtype`` [..., C, S, S].
 
     In float32: 0..255 to ``info.value_range``, then (x - mean) / std with mean and deviation (one number, or one a channel in the
-    network's channel order), then rounded to ``dtype``. Only RGB has a channel order: channels of flow stay where they are.
+    network's channel order), then rounded to ``dtype``. Only RGB has a channel order: channels of flow stay where they are. With
+    ``channels_last`` bytes and result are [..., S, S, C], with the same values.
     """
+    axis = -1 if channels_last else -3
     if info.channel_order == "bgr" and info.modality != "flow":
-        crops = torch.cat([crops[..., :RGB_CHANNELS, :, :].flip(-3), crops[..., RGB_CHANNELS:, :, :]], -3)
+        colours, rest = crops.split([RGB_CHANNELS, crops.shape[axis] - RGB_CHANNELS], axis)
+        crops = torch.cat([colours.flip(axis), rest], axis)
     low, high = info.value_range
     values = crops.to(torch.float32).div_(255)
     if (low, high) != (0.0, 1.0):
         values = values.mul_(high - low).add_(low)
-    mean, std = (torch.tensor(numbers, device=crops.device).view(-1, 1, 1) for numbers in (info.mean, info.std))
-    return values.sub_(mean).div_(std).to(dtype)
+    mean, std = (torch.tensor(numbers, device=crops.device) for numbers in (info.mean, info.std))
+    if not channels_last:
+        return values.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1)).to(dtype)
+    side, channels = crops.shape[-2:]
+    rows = values.view(*crops.shape[:-2], side * channels)  # whole rows at a time: three numbers a pixel are no vector
+    return rows.sub_(mean.expand(side, channels).flatten()).div_(std.expand(side, channels).flatten()).to(dtype).view(crops.shape)

@@ -1,142 +1,164 @@
-"""From a video's frames to its features: crops, forward passes and float32 means, one video at a time.
+"""Crops and forward passes on the device.
 
-A forward pass never mixes videos, and a video's passes are cut by its own clips alone, so its features are the same to the last bit
-whatever its neighbours, the number of workers, the part of the list or an interruption.
+A pass is made of units: what the network takes at once, a frame or a clip of frames, in all its crops. Passes are either cut by one video's
+units alone, or mixed: always of one size, filled with units of any video, the last one with zeros. Mixed passes keep an accelerator busy
+when videos are short; they are only used where a unit's features do not depend on its place in the pass (``rows_agree``), so that a video's
+features are the same to the last bit whatever runs beside it. docs/decisions.md has the measurements.
 """
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 
-from extract.backbones import Backbone
+from extract.backbones import Backbone, BackboneInfo
 from extract.crops import crop_boxes, cut, normalise, resize_frames
-from extract.decode import ClipPlan
+from extract.device import Device, Download
+from extract.fit import as_trained
 from extract.precision import DTYPES, MEMORY_FORMATS
 from extract.spec import FeatureSpec
-from store.errors import FeatureError
-from store.features import Features
+from extract.stopwatch import Stopwatch
+from store.errors import PipelineError
+
+IMAGE_PIXELS = 224 * 224
+IMAGES_OF_A_PASS = {"cpu": 8}  # more gains nothing on processors, and costs MobileNet their caches; see benchmarks/extract_batches.py
+IMAGES_ELSEWHERE = 256
+PASSES_UNDER_WAY = 2  # on a device that works while this process goes on: one running, one waiting
 
 
-class Stopwatch:
-    """Seconds spent in each stage."""
+class Receiver(Protocol):
+    """Whose units a pass computes."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    def receive(self, unit: int, levels: dict[str, np.ndarray]) -> None:
+        """Take one unit's features: float32 [D] a level, [n, D] where n crops are kept; maps have [D, (t), h, w] for [D]."""
+        ...
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time of the block to stage ``name``."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+class Unit(NamedTuple):
+    """What the network takes at once: ``frames`` uint8 [T, n, C, S, S] on the device, n crops."""
+
+    receiver: Receiver
+    number: int
+    frames: torch.Tensor
 
 
 class Network:
     """A prepared backbone together with how frames reach it."""
 
-    def __init__(self, backbone: Backbone, spec: FeatureSpec, device: torch.device, batch_size: int) -> None:
-        self.backbone, self.spec, self.device = backbone, spec, device
+    def __init__(self, backbone: Backbone, spec: FeatureSpec, device: torch.device, batch_size: int = 0, mixed: bool = False) -> None:
+        """``batch_size`` is in images or clips, crops counted; 0 takes what suits the device."""
+        self.backbone, self.mixed = backbone, mixed
+        self.spec = spec = as_trained(spec, backbone.info)
+        self.device = Device(device)
         self.watch = Stopwatch()
-        self.units_per_pass = max(1, batch_size // spec.crops.count)
+        self.units_per_pass = max(1, (batch_size or usual_batch(spec, backbone.info, device)) // spec.crops.count)
+        self.queue: list[Unit] = []  # of mixed passes
+        self._one_size = mixed or spec.compile
+        self._under_way: deque[tuple[Download, list[Unit]]] = deque()
 
     @torch.inference_mode()
-    def crops(self, frames: np.ndarray) -> torch.Tensor:
-        """Frames uint8 [k, H, W, 3] -> crops uint8 [k, n, 3, S, S] on the device. Whole frames travel: ten crops would be more bytes."""
-        spec = self.spec.crops
-        with self.watch.stage("crops"):
-            resized = resize_frames(torch.from_numpy(frames).to(self.device, non_blocking=True), spec, self.backbone.info)
-            boxes = crop_boxes(resized.shape[-2], resized.shape[-1], spec.size, spec.count)
+    def resize(self, frames: np.ndarray) -> torch.Tensor:
+        """Frames uint8 [k, H, W, C] -> resized, uint8 [k, C, h, w] on the device. Whole frames travel: ten crops would be more bytes."""
+        with self.watch.stage("crops"), self.device.working():
+            return resize_frames(self.device.upload(frames), self.spec.crops, self.backbone.info)
+
+    @torch.inference_mode()
+    def cut(self, resized: torch.Tensor) -> torch.Tensor:
+        """Resized frames uint8 [k, C, h, w] -> their crops uint8 [k, n, C, S, S]."""
+        with self.watch.stage("crops"), self.device.working():
+            boxes = crop_boxes(resized.shape[-2], resized.shape[-1], self.spec.crops.size, self.spec.crops.count)
             return cut(resized, boxes, self.spec.flow)
 
     @torch.inference_mode()
     def forward(self, units: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Crops uint8 [B, T, n, 3, S, S] of B units of T frames -> ``{level: float32 [B, n, D]}`` on the CPU."""
+        """Crops uint8 [B, T, n, C, S, S] of B units of T frames -> ``{level: float32 [B, n, D]}`` on the device."""
+        info, dtype = self.backbone.info, DTYPES[self.spec.precision]
+        clips = units.transpose(1, 2).flatten(0, 1)  # [B*n, T, C, S, S]
+        if self.spec.channels_last:  # while it is bytes
+            images = normalise(clips.permute(0, 1, 3, 4, 2).contiguous(), info, dtype, channels_last=True).permute(0, 4, 1, 2, 3)
+        else:
+            images = normalise(clips.transpose(1, 2).contiguous().transpose(1, 2), info, dtype).transpose(1, 2)
+        images = images.squeeze(2) if info.clip_length == 1 else images  # [B*n, C, (T), S, S]
+        layout = MEMORY_FORMATS[images.dim()] if self.spec.channels_last else torch.contiguous_format
+        levels = self.backbone(images.contiguous(memory_format=layout), self.spec.levels)
+        batch, crops = units.shape[0], units.shape[2]
+        return {name: level.unflatten(0, (batch, crops)) for name, level in levels.items()}
+
+    @torch.inference_mode()
+    def features(self, units: torch.Tensor) -> dict[str, torch.Tensor]:
+        """As ``forward``, the mean over crops taken unless they are kept: ``{level: float32 [B, D] or [B, n, D]}``."""
+        crops = self.spec.crops
+        levels = self.forward(units)
+        if crops.keep:
+            return levels if crops.count > 1 else {name: level.squeeze(1) for name, level in levels.items()}
+        return {name: level.mean(1) for name, level in levels.items()}
+
+    def run_full(self, queue: list[Unit]) -> None:
+        """Run every full pass of a queue."""
+        while len(queue) >= self.units_per_pass:
+            self._run(queue[: self.units_per_pass])
+            del queue[: self.units_per_pass]
+
+    def run_rest(self, queue: list[Unit]) -> None:
+        """Run what is left of a queue as one pass."""
+        self.run_full(queue)
+        if queue:
+            self._run(queue[:])
+            queue.clear()
+
+    def finish(self) -> None:
+        """Run what mixed passes still wait for, and hand out everything."""
+        self.run_rest(self.queue)
+        self._hand_out(0)
+
+    def _run(self, units: list[Unit]) -> None:
         with self.watch.stage("network"):
-            batch, length, crops = units.shape[:3]
-            images = normalise(units.flatten(0, 2), self.backbone.info, DTYPES[self.spec.precision])
-            images = images.unflatten(0, (batch, length, crops)).permute(0, 2, 3, 1, 4, 5).flatten(0, 1)  # [B*n, 3, T, S, S]
-            if self.backbone.info.clip_length == 1:
-                images = images.squeeze(2)
-            layout = MEMORY_FORMATS[images.dim()] if self.spec.channels_last else torch.contiguous_format
-            levels = self.backbone(images.contiguous(memory_format=layout), self.spec.levels)
-            return {name: level.float().unflatten(0, (batch, crops)).cpu() for name, level in levels.items()}
+            with self.device.working(), torch.inference_mode():
+                batch = torch.stack([unit.frames for unit in units])
+                if self._one_size and len(units) < self.units_per_pass:
+                    batch = torch.cat([batch, batch.new_zeros(self.units_per_pass - len(units), *batch.shape[1:])])
+                download = self.device.download(self.features(batch))
+            self._under_way.append((download, units))
+            self._hand_out(PASSES_UNDER_WAY if download.arrived else 0)
+
+    def _hand_out(self, leave: int) -> None:
+        while len(self._under_way) > leave:
+            download, units = self._under_way.popleft()
+            levels = {name: level.numpy() for name, level in download.wait().items()}
+            for row, unit in enumerate(units):
+                unit.receiver.receive(unit.number, {name: level[row] for name, level in levels.items()})
+
+    def warm_up(self) -> None:
+        """Run a pass of noise, so that a network that does not compile says so before any video; ``PipelineError`` with the reason."""
+        from torch._dynamo.exc import TorchDynamoException
+
+        try:
+            self.features(self._row().expand(self.units_per_pass, *[-1] * 5))
+        except TorchDynamoException as error:
+            reason = str(error).strip().splitlines()[0]
+            raise PipelineError(f"torch.compile fails: {reason}; install a C++ compiler (g++), or leave --compile out") from None
+
+    def rows_agree(self) -> bool:
+        """Whether a unit's features are the same to the last bit wherever in a pass it stands, here, with this network.
+
+        Kernels compute a row from its values, its place and the size of the pass; the values of other rows have no part in it.
+        """
+        rows = self._row().expand(self.units_per_pass, *[-1] * 5)
+        with self.watch.stage("network"), self.device.working():
+            return all(bool((level == level[:1]).all()) for level in self.features(rows).values())
+
+    def _row(self) -> torch.Tensor:
+        """One unit of noise, with its axis: uint8 [1, T, n, C, S, S] on the device."""
+        spec, info = self.spec, self.backbone.info
+        length = spec.clips.length if info.clip_length > 1 else 1
+        shape = (1, length, spec.crops.count, info.channels, spec.crops.size, spec.crops.size)
+        noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        return noise.to(self.device.device)
 
 
-class VideoFeatures:
-    """Gathers one video's features while its frames arrive in order.
-
-    A unit is what the network takes at once: a frame, or a clip of frames. A frame that several clips share is a single unit of a
-    frame-wise network, so it is computed once.
-    """
-
-    def __init__(self, network: Network, plan: ClipPlan) -> None:
-        self.network, self.plan = network, plan
-        self.framewise = network.backbone.info.clip_length == 1
-        self.wanted = plan.wanted
-        self._units = self.wanted[:, None] if self.framewise else plan.indices
-        self._newest_needed = np.maximum.accumulate(self._units.max(1))  # of units 0..i
-        self._oldest_needed = np.minimum.accumulate(self._units.min(1)[::-1])[::-1]  # of units i..end
-        self._next = self._arrived = 0
-        self._crops: dict[int, torch.Tensor] = {}
-        self._results: list[dict[str, torch.Tensor]] = []
-
-    def add(self, frames: np.ndarray) -> None:
-        """Take the next wanted frames, uint8 [k, H, W, 3], and run every full pass they complete."""
-        arriving = self.wanted[self._arrived : self._arrived + len(frames)]
-        self._crops.update(zip(arriving.tolist(), self.network.crops(frames), strict=True))
-        self._arrived += len(frames)
-        ready = int(np.searchsorted(self._newest_needed, arriving[-1], side="right"))
-        while ready - self._next >= self.network.units_per_pass:
-            self._run(self.network.units_per_pass)
-
-    def finish(self) -> Features:
-        """The features of all clips; raises ``FeatureError`` for NaN, Inf and what the stored type cannot hold."""
-        if self._arrived != len(self.wanted):
-            raise FeatureError(f"the decoder sent {self._arrived} frames of the {len(self.wanted)} that the clips need")
-        while self._next < len(self._units):
-            self._run(min(self.network.units_per_pass, len(self._units) - self._next))
-        levels = {name: torch.cat([result[name] for result in self._results]) for name in self._results[0]}
-        values = {name: stored_array(self._reduce(level).numpy(), self.network.spec.dtype, name) for name, level in levels.items()}
-        return Features(values, self.plan.frames, self.plan.times)
-
-    def _run(self, count: int) -> None:
-        units = self._units[self._next : self._next + count]
-        with torch.inference_mode():
-            batch = torch.stack([torch.stack([self._crops[index] for index in unit]) for unit in units.tolist()])
-        self._results.append(self.network.forward(batch))
-        self._next += count
-        oldest = self._oldest_needed[self._next] if self._next < len(self._units) else np.inf
-        for index in [index for index in self._crops if index < oldest]:
-            del self._crops[index]
-
-    def _reduce(self, units: torch.Tensor) -> torch.Tensor:
-        """Units [M, n, D] -> clips [N, (T), (n), D]: gather shared frames, mean over crops, then over frames, all in float32."""
-        if not self.network.spec.crops.keep:
-            units = units.mean(1)
-        elif self.network.spec.crops.count == 1:
-            units = units.squeeze(1)
-        if not self.framewise:
-            return units
-        clips = units[torch.from_numpy(np.searchsorted(self.wanted, self.plan.indices))]
-        if self.plan.indices.shape[1] == 1:
-            return clips.squeeze(1)
-        return clips.mean(1) if self.network.spec.clips.pool == "mean" else clips
-
-
-def stored_array(values: np.ndarray, dtype: str, level: str) -> np.ndarray:
-    """Cast float32 features to the stored type; NaN, Inf or an overflow is a ``FeatureError``, never a stored value."""
-    finite = np.isfinite(values)
-    if not finite.all():
-        row = int(np.argwhere(~finite)[0][0])
-        raise FeatureError(
-            f"level {level} has {int((~finite).sum())} values that are NaN or Inf, the first in clip {row}; nothing was stored"
-        )
-    largest = float(np.abs(values).max(initial=0.0))
-    if dtype == "float16" and largest > float(np.finfo(np.float16).max):
-        raise FeatureError(f"level {level} reaches {largest:.4g}, beyond float16's 65504; store it with --dtype float32")
-    return values.astype(dtype)
+def usual_batch(spec: FeatureSpec, info: BackboneInfo, device: torch.device) -> int:
+    """Images or clips of a pass by default: as many pixels as some images of 224 x 224."""
+    length = spec.clips.length if info.clip_length > 1 else 1
+    images = IMAGES_OF_A_PASS.get(device.type, IMAGES_ELSEWHERE)
+    return max(1, round(images * IMAGE_PIXELS / (length * spec.crops.size**2)))

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 
 from extract.backbones import Backbone
+from extract.fold import NORMALISATIONS
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -26,11 +26,19 @@ def prepare(backbone: Backbone, precision: str = "fp32", channels_last: bool = F
     return backbone.to(device)
 
 
+def compiled(backbone: Backbone) -> Backbone:
+    """Have ``backbone`` compiled at its first pass, for passes of that one size; what is compiled is chosen by rule, not by stopwatch."""
+    from torch._inductor import config as inductor
+
+    if hasattr(inductor, "deterministic"):
+        inductor.deterministic = True
+    backbone.compile(dynamic=False)
+    return backbone
+
+
 def _laid_out(value: torch.Tensor, channels_last: bool) -> torch.Tensor:
     return value.contiguous(memory_format=MEMORY_FORMATS[value.dim()]) if channels_last and value.dim() in MEMORY_FORMATS else value
 
-
-NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 MEMORY_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 """Channels-last layout by number of axes: images [B, C, H, W] and clips [B, C, T, H, W]."""

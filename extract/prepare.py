@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 
-from extract.backbones import Backbone, BackboneInfo, resolve_levels
+from extract.backbones import Backbone, resolve_levels
+from extract.device import resolve_device
+from extract.fit import as_trained, check_fit
 from extract.flow_frames import resolve_flow
-from extract.modality import check_channels, with_quantise
-from extract.precision import prepare
+from extract.fold import fold
+from extract.modality import with_quantise
+from extract.precision import compiled, prepare
 from extract.presets import preset, store_name
-from extract.run import Summary, extract_features, resolve_device
+from extract.run import Summary, extract_features
 from extract.spec import FeatureSpec, RunOptions
 from extract.weights import load_backbone
 from store.digest import to_plain
@@ -48,22 +51,11 @@ def prepare_spec(
     loaded = load_backbone(spec.backbone, weights or spec.weights or None, spec.levels)  # --weights, else a config file's
     info = loaded.backbone.info
     flow = with_quantise(resolve_flow(spec.flow), info) if spec.flow.method else spec.flow
-    spec = replace(spec, weights=loaded.identity, levels=resolve_levels(info, spec.levels), flow=flow)
+    spec = as_trained(replace(spec, weights=loaded.identity, levels=resolve_levels(info, spec.levels), flow=flow), info)
     check_fit(spec, info)
-    return spec, prepare(loaded.backbone, spec.precision, spec.channels_last, device)
-
-
-def check_fit(spec: FeatureSpec, info: BackboneInfo) -> None:
-    """A spec that does not fit its network is a ``SpecError`` before any video is opened."""
-    length, trained = spec.clips.length, info.clip_length
-    if trained > 1 and length != trained and (not info.shortest_clip or length < info.shortest_clip):
-        shorter = f", or any from {info.shortest_clip} on" if info.shortest_clip else ""
-        raise SpecError(f"clips.length is {length} but {info.name} takes clips of {trained} frames{shorter}; set --clips.length {trained}")
-    if info.fixed_size and spec.crops.size != info.size:
-        raise SpecError(f"crops.size is {spec.crops.size} but {info.name} takes {info.size} and no other; set --crops.size {info.size}")
-    if spec.flow.method == "" and spec.flow.params:
-        raise SpecError(f"flow.params is {spec.flow.params} but no flow.method is set; set --flow.method or leave the parameters out")
-    check_channels(spec, info)
+    backbone = fold(loaded.backbone, spec.levels) if spec.fold_bn else loaded.backbone
+    prepare(backbone, spec.precision, spec.channels_last, device)
+    return spec, compiled(backbone) if spec.compile else backbone
 
 
 def choose_part(videos: VideoList, part: str | None) -> tuple[str, VideoList]:

@@ -15,10 +15,11 @@ from extract.backbones import Backbone, resolve_levels
 from extract.clips import clip_indices, frame_spans, time_spans
 from extract.compare import Comparison, Tolerance, compare, differ
 from extract.decode import ClipPlan
-from extract.network import Network, VideoFeatures
+from extract.network import Network
 from extract.precision import exact_arithmetic
 from extract.spec import ClipSpec, CropSpec, DecodeSpec, FeatureSpec
 from extract.video import TIE_SECONDS, VideoSource, open_source
+from extract.video_features import VideoFeatures
 from store.errors import PipelineError
 
 VIDEO = "v_GGSY1Qvo990"

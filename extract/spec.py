@@ -9,6 +9,8 @@ from typing import Literal
 from store.digest import Checked, demand, setting
 
 FLOW_FILES = "files"  # the flow method that computes nothing, see extract.flow_files
+LARGEST_SIDE = 8192  # of a resized frame, in pixels
+LARGEST = 10**7  # frames in the clips of one video, where the spec alone decides it
 FORMAT = 1  # raised when the meaning of a spec changes, so that old and new features never mix
 
 
@@ -23,7 +25,7 @@ class DecodeSpec(Checked):
     partial: bool = setting(False, "take the frames that decode of a video that is cut short or damaged, instead of refusing it")
 
     def check(self) -> None:
-        demand(self.fps >= 0, f"decode.fps is {self.fps}; it must be 0 (the video's own frames) or a positive rate")
+        demand(0 <= self.fps <= 1000, f"decode.fps is {self.fps:g}; it must be 0 (the video's own frames) or a rate of at most 1000")
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class ClipSpec(Checked):
         "sliding: windows in time; segments: the centre of each of SEGMENTS equal parts; every: one clip every STRIDE frames; "
         "looped: sliding, a short video repeated until one clip is full",
     )
-    length: int = setting(1, "frames in a clip")
+    length: int = setting(0, "frames in a clip; 0: as the network was trained, one for frame-wise networks")
     stride: int = setting(1, "frames between the starts of neighbouring clips (rules sliding, every and looped)")
     segments: int = setting(25, "number of clips (rule segments)")
     max_clips: int = setting(0, "keep at most the first so many clips of a video; 0 keeps all")
@@ -44,25 +46,34 @@ class ClipSpec(Checked):
     )
 
     def check(self) -> None:
-        for name in ("length", "stride", "segments"):
+        for name in ("stride", "segments"):
             demand(getattr(self, name) >= 1, f"clips.{name} is {getattr(self, name)}; it must be at least 1")
-        demand(self.max_clips >= 0, f"clips.max_clips is {self.max_clips}; it must be 0 (no limit) or positive")
+        for name, zero in (("length", "as the network was trained"), ("max_clips", "no limit")):
+            demand(getattr(self, name) >= 0, f"clips.{name} is {getattr(self, name)}; it must be 0 ({zero}) or positive")
+        demand(self.length <= 1024, f"clips.length is {self.length}; it must be at most 1024")
+        frames = self.segments * max(1, self.length)
+        demand(frames <= LARGEST, f"clips.segments is {self.segments}; that makes {frames} frames, and the clips of a video hold {LARGEST}")
 
 
 @dataclass(frozen=True)
 class CropSpec(Checked):
     """From frames to network inputs, on the device: resize, then cut one or ten crops."""
 
-    resize: tuple[int, ...] = setting((256,), "short side in pixels (one number), or width and height (two numbers)")
-    size: int = setting(224, "side of the square crop in pixels")
+    resize: tuple[int, ...] = setting(
+        (), "short side in pixels (one number), or width and height (two numbers); none: as the network was trained"
+    )
+    size: int = setting(0, "side of the square crop in pixels; 0: as the network was trained")
     count: int = setting(1, "1: the centre; 10: four corners, centre, and their mirrors (torchvision's TenCrop order)")
     keep: bool = setting(False, "keep every crop's features instead of their mean")
 
     def check(self) -> None:
-        demand(len(self.resize) in (1, 2), f"crops.resize has {len(self.resize)} numbers; give a short side or width and height")
+        demand(len(self.resize) <= 2, f"crops.resize has {len(self.resize)} numbers; give a short side or width and height")
         demand(self.count in (1, 10), f"crops.count is {self.count}; it must be 1 or 10")
+        demand(0 <= self.size <= LARGEST_SIDE, f"crops.size is {self.size}; it must be from 1 to {LARGEST_SIDE}, or 0 (as trained)")
+        sides = all(1 <= side <= LARGEST_SIDE for side in self.resize)
+        demand(sides, f"crops.resize is {list(self.resize)}; sides must be from 1 to {LARGEST_SIDE}")
         demand(
-            self.size >= 1 and min(self.resize) >= self.size,
+            min(self.resize, default=self.size) >= self.size,
             f"crops.size is {self.size} but crops.resize is {list(self.resize)}: a crop must fit into the resized frame",
         )
 
@@ -105,7 +116,9 @@ class FlowSpec(Checked):
             'e.g. --flow.origin "TV-L1, dense_flow, bound 20", and no other flow has one',
         )
         demand(self.bound > 0, f"flow.bound is {self.bound}; it must be positive")
-        demand(self.short_side >= 0, f"flow.short_side is {self.short_side}; it must be 0 (as decoded) or positive")
+        demand(
+            0 <= self.short_side <= LARGEST_SIDE, f"flow.short_side is {self.short_side}; it must be 0 (as decoded) or up to {LARGEST_SIDE}"
+        )
         demand(self.pairs >= 1, f"flow.pairs is {self.pairs}; it must be at least 1")
         demand(
             -self.pairs <= self.offset <= 0,
@@ -131,6 +144,8 @@ class FeatureSpec(Checked):
     flow: FlowSpec = field(default_factory=FlowSpec)
     precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", "arithmetic of the network")
     channels_last: bool = setting(False, "memory layout of the network; changes the last bits, and speed")
+    fold_bn: bool = setting(False, "fold batch normalisation into the convolutions before it; changes the last bits, and speed")
+    compile: bool = setting(False, "compile the network with torch.compile, which takes minutes at first; changes the last bits, and speed")
     dtype: Literal["float16", "float32"] = setting("float16", "type of the stored features")
     format: int = setting(FORMAT, "meaning of this spec; set by the program")
 
@@ -142,10 +157,15 @@ class FeatureSpec(Checked):
 
 @dataclass(frozen=True)
 class RunOptions(Checked):
-    """How an extraction runs. Nothing here changes a feature, except that device and batch size may change its last bits."""
+    """How an extraction runs. Nothing here changes a feature, except that device, batch size and mixing may change its last bits."""
 
     device: str = setting("auto", "torch device; auto takes CUDA where there is one, else the CPU")
-    batch_size: int = setting(32, "images (frames x crops) in a forward pass; for clip networks, clips x crops")
+    batch_size: int = setting(
+        0, "images (frames x crops) in a forward pass; for clip networks, clips x crops; 0: what suits device and network"
+    )
+    mixed: Literal["auto", "yes", "no"] = setting(
+        "auto", "fill forward passes with clips of several videos; auto: on CUDA, where a pass of one video's clips is too small"
+    )
     workers: int = setting(0, "decoding processes; 0 takes the number of processors, at most 8")
     timeout_seconds: float = setting(120.0, "a decoder silent for so long is stopped and its video recorded as failed")
     tries: int = setting(2, "how often a video may kill its decoding process before it is recorded as failed")
@@ -154,8 +174,8 @@ class RunOptions(Checked):
     retry_failed: bool = setting(False, "also try videos again whose failure is recorded and whose file has not changed")
 
     def check(self) -> None:
-        for name in ("batch_size", "tries"):
-            demand(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
-        demand(self.workers >= 0, f"workers is {self.workers}; it must be 0 (one a processor) or positive")
+        demand(self.tries >= 1, f"tries is {self.tries}; it must be at least 1")
+        for name, zero in (("batch_size", "what suits device and network"), ("workers", "one a processor")):
+            demand(0 <= getattr(self, name) <= 4096, f"{name} is {getattr(self, name)}; it must be 0 ({zero}) or from 1 to 4096")
         demand(self.timeout_seconds > 0, f"timeout_seconds is {self.timeout_seconds}; it must be positive")
         demand(self.publish_seconds >= 0, f"publish_seconds is {self.publish_seconds}; it must be 0 (publish every video) or positive")

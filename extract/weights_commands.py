@@ -79,7 +79,7 @@ def check_command(
 
     Exit code 1 if an output is not finite, or differs from a published one by more than is allowed.
     """
-    from extract.run import resolve_device
+    from extract.device import resolve_device
     from extract.weights_check import check_plain, check_text, check_weights
 
     folder = reference or (Path(os.environ[REFERENCE_VARIABLE]) if os.environ.get(REFERENCE_VARIABLE) else None)

@@ -102,7 +102,7 @@ class Unit(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B, before, t, h, w] -> [B, after, ceil(t / stride), ...]."""
         padded, rest = _pad(x, self.conv3d.kernel_size, self.conv3d.stride, 0.0)
-        x = functional.conv3d(padded, self.conv3d.weight, None, self.conv3d.stride, rest)
+        x = functional.conv3d(padded, self.conv3d.weight, self.conv3d.bias, self.conv3d.stride, rest)
         return functional.relu(self.bn(x), inplace=True)
 
 
@@ -166,6 +166,7 @@ class I3D(Backbone):
             value_range=(-1.0, 1.0),
             modality="flow" if flow else "rgb",
             quantise="i3d" if flow else "",
+            flow_method="tvl1" if flow else "",
             published=PUBLISHED[modality],
         )
         self.add_module("Conv3d_1a_7x7", Unit(self.info.channels, 64, 7, 2))

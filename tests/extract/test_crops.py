@@ -41,7 +41,7 @@ def test_resize_is_torchvisions(height: int, width: int, resize: tuple[int, ...]
 
 def test_a_frame_is_resized_alike_whatever_its_neighbours() -> None:
     frames = torch.cat([noise(5, 240, 320, 3), smooth(240, 320)])
-    spec = CropSpec()
+    spec = CropSpec((256,), 224)
     alone = torch.cat([resize_frames(frame[None], spec) for frame in frames])
     assert torch.equal(resize_frames(frames, spec), alone)
     assert torch.equal(resize_frames(frames[2:4], spec), alone[2:4])
@@ -75,7 +75,7 @@ def test_mirrored_flow_crops_invert_x_alone() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (2160, 3840)])
 def test_smallest_and_largest_videos(height: int, width: int) -> None:
-    resized = resize_frames(noise(1, height, width, 3), CropSpec())
+    resized = resize_frames(noise(1, height, width, 3), CropSpec((256,), 224))
     crops = cut(resized, crop_boxes(*resized.shape[-2:], 224, 10))
     assert crops.shape == (1, 10, 3, 224, 224)
 

@@ -269,7 +269,7 @@ def test_a_stack_reaches_the_network_as_it_was_trained(counting: Counting) -> No
     with Coded(12, 64, 80) as source:
         frames = np.stack(list(flow_frames(source, np.array([2, 8]), flow)))
     network = Network(backbone, made_of, torch.device("cpu"), 20)
-    features = network.forward(network.crops(frames)[:, None])["global_pool"]
+    features = network.forward(network.cut(network.resize(frames))[:, None])["global_pool"]
     boxes = crop_boxes(64, 80, 64, 10)
     crops = cut(resize_frames(torch.from_numpy(frames), made_of.crops), boxes, flow)
     assert torch.equal(normalise(crops, backbone.info), crops.float() - 128)

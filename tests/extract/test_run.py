@@ -13,13 +13,19 @@ import torch
 from torchvision.transforms import v2
 
 from extract.backbones import Backbone
-from extract.decode import _blocks
+from extract.clips import clip_indices, frame_spans
+from extract.decode import ClipPlan, DecodeJob, _blocks, decode_clips
+from extract.device import resolve_device
+from extract.engine import Extraction, make_network
+from extract.network import Network
+from extract.pool import Block, Finished, Opened
 from extract.prepare import prepare_spec
-from extract.run import Summary, extract_features, resolve_device
-from extract.spec import FeatureSpec, RunOptions
+from extract.run import Summary, extract_features
+from extract.spec import ClipSpec, FeatureSpec, RunOptions
 from store.digest import to_plain
 from store.errors import Interrupted, PipelineError, SpecError, StoreError, WeightsError
 from store.features import Features, FeatureStore
+from store.progress import Progress
 from store.videos import Video, VideoList
 
 ONE_WORKER = RunOptions(device="cpu", workers=1)
@@ -130,12 +136,101 @@ def test_another_spec_never_lands_in_the_same_store(tmp_path: Path, videos: Vide
     assert first.path != second.path
 
 
+@pytest.mark.parametrize("mixed", ["no", "yes"])
 @pytest.mark.parametrize("preset", ["tiny", "tiny-flow", "tiny-clips"])
-def test_features_are_bit_identical_whatever_runs_beside_them(tmp_path: Path, videos: VideoList, preset: str) -> None:
-    whole, _ = run(tmp_path / "whole", videos, preset)
+def test_features_are_bit_identical_whatever_runs_beside_them(tmp_path: Path, videos: VideoList, preset: str, mixed: str) -> None:
+    options = replace(ONE_WORKER, mixed=mixed, batch_size=7)  # no multiple of any video's clips
+    whole, _ = run(tmp_path / "whole", videos, preset, options)
     for index in (2, 1):
-        parts, _ = run(tmp_path / "parts", videos.part(index, 2), preset, replace(ONE_WORKER, workers=2), part=f"{index}of2")
+        parts, _ = run(tmp_path / "parts", videos.part(index, 2), preset, replace(options, workers=2), part=f"{index}of2")
     assert same(whole, parts)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "tiny-clips"])
+def test_mixed_passes_are_full_but_the_last(tmp_path: Path, videos: VideoList, preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    features = Network.features
+
+    def counting(self: Network, units: torch.Tensor) -> dict[str, torch.Tensor]:
+        sizes.append(len(units))
+        return features(self, units)
+
+    monkeypatch.setattr(Network, "features", counting)
+    alone, _ = run(tmp_path / "alone", videos, preset, replace(ONE_WORKER, batch_size=8))
+    units = {"tiny": (25, 9, 25, 1), "tiny-clips": (9, 1, 7, 1)}[preset]  # of the videos; frames that several clips share count once
+    assert sorted(sizes) == sorted(size for count in units for size in [8] * (count // 8) + [count % 8] * (count % 8 > 0))
+    sizes.clear()
+    mixed, _ = run(tmp_path / "mixed", videos, preset, replace(ONE_WORKER, batch_size=8, mixed="yes"))
+    assert sizes == [8] * (1 + -(-sum(units) // 8))  # the first sees whether places matter; the last is filled up
+    level = mixed.levels[-1]
+    for video in videos:
+        np.testing.assert_allclose(mixed.get(video.id).values[level], alone.get(video.id).values[level], rtol=2e-3, atol=2e-3)
+
+
+def test_where_places_matter_videos_are_not_mixed(videos: VideoList, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, backbone = prepare_spec("tiny", {}, "random:0", torch.device("cpu"))
+    monkeypatch.setattr(Network, "rows_agree", lambda self: False)
+    with pytest.raises(PipelineError, match="on cpu features of tiny depend on their place in a pass; set --mixed no"):
+        make_network(backbone, spec, replace(ONE_WORKER, mixed="yes"))
+    monkeypatch.undo()
+    stages = type(backbone).stages
+
+    def uneven(self: Backbone, frames: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+        for level, output in stages(self, frames):
+            yield level, output + torch.linspace(0, 1e-5, len(output)).view(-1, *[1] * (output.dim() - 1))
+
+    monkeypatch.setattr(type(backbone), "stages", uneven)
+    assert not Network(backbone, spec, torch.device("cpu"), mixed=True).rows_agree()
+    assert not make_network(backbone, spec, ONE_WORKER).mixed
+
+
+def test_a_video_whose_draft_was_wrong_is_sent_again(
+    tmp_path: Path, encode_video: Encode, numbered_frames: Callable[..., list[np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = encode_video(tmp_path / "a.mov", numbered_frames(60), codec="png", pix_fmt="rgb24")
+    data = bytearray(path.read_bytes())
+    starts = [index for index in range(len(data)) if data[index : index + 8] == b"\x89PNG\r\n\x1a\n"]
+    data[starts[20]] = data[starts[21]] = 0  # 60 packets, 58 frames
+    path.write_bytes(data)
+    sent: list[tuple[str, int]] = []
+    emitter = SimpleNamespace(
+        header=lambda plan: sent.append(("plan", plan.indices[-1, 0])),
+        block=lambda frames: sent.append(("frames", len(frames))),
+        alive=lambda: None,
+    )
+    job = DecodeJob(path, FeatureSpec(clips=ClipSpec(segments=10)))
+    plan = decode_clips(job, emitter)  # type: ignore[arg-type]
+    assert sent == [("plan", 55), ("frames", 10)]  # held back until it was certain
+    assert plan.indices[:, 0].tolist() == [(2 * i + 1) * 58 // 20 for i in range(10)]
+    np.testing.assert_allclose(plan.times[:, 0], [(index + 2 * (index >= 20)) / 25 for index in plan.indices[:, 0]])
+    sent.clear()
+    monkeypatch.setattr("extract.decode.HELD_BYTES", 0)
+    decode_clips(job, emitter)  # type: ignore[arg-type]
+    assert sent == [("plan", 57), ("frames", 10), ("plan", 55), ("frames", 10)]
+
+
+@pytest.mark.parametrize("kind", ["frames", "clips"])
+def test_what_a_second_header_takes_back_leaves_no_trace(kind: str) -> None:
+    preset = {"frames": "tiny", "clips": "tiny-clips"}[kind]
+    spec, backbone = prepare_spec(preset, {"dtype": "float32"}, "random:0", torch.device("cpu"))
+    frames = moving_square(1, 40)
+    given: dict[str, Features] = {}
+    sink = SimpleNamespace(add=given.__setitem__, fail=lambda *problem: pytest.fail(str(problem)), refused=lambda wait=False: [])
+    job = Extraction(Network(backbone, spec, torch.device("cpu"), 6, mixed=True), sink, Progress("extract", 2))  # type: ignore[arg-type]
+    right, wrong = (ClipPlan(indices, frame_spans(indices), frame_spans(indices) / 25) for indices in clips_of(spec, 40, 30))
+    for key, plans in (("once", [right]), ("twice", [wrong, right])):
+        for plan in plans:
+            job._handle(Opened(key, plan))
+            job._handle(Block(key, frames[plan.wanted]))
+        job._handle(Finished(key, right))
+    job.network.finish()
+    job._hand_over()
+    level = next(iter(given["once"].values))
+    assert np.array_equal(given["once"].values[level], given["twice"].values[level])
+
+
+def clips_of(spec: FeatureSpec, *lengths: int) -> Iterator[np.ndarray]:
+    return (clip_indices(length, spec.clips) for length in lengths)
 
 
 def test_blocks_of_small_frames_stay_small() -> None:
@@ -246,20 +341,6 @@ def test_an_interrupted_run_publishes_what_is_complete(tmp_path: Path, videos: V
     resumed, _ = run(tmp_path, videos)
     whole, _ = run(tmp_path / "whole", videos)
     assert same(resumed, whole)
-
-
-def test_finished_videos_do_not_wait_for_the_next_to_finish(tmp_path: Path, videos: VideoList, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec, backbone = prepare_spec("tiny", {}, "random:0", torch.device("cpu"))
-    store = FeatureStore.create(tmp_path, "tiny", to_plain(spec))
-    away = [0.0]
-    monkeypatch.setattr("store.writer.time", SimpleNamespace(monotonic=lambda: away[0]))
-
-    def stopped() -> bool:  # asked before every look at the workers: time passes from event to event
-        away[0] += 20
-        return False
-
-    extract_features(videos.subset(["a/one.mp4", "b/one.mp4"]), spec, store, backbone, ONE_WORKER, stopped=stopped)
-    assert [len(shard.ids) for shard in FeatureStore.open(store.path).shards] == [1, 1]
 
 
 def test_a_store_that_refuses_ends_the_job_and_its_workers(tmp_path: Path, videos: VideoList) -> None:

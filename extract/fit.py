@@ -1,0 +1,41 @@
+"""A spec and its network: what the spec leaves to the network, and whether the two fit."""
+
+from dataclasses import replace
+
+from extract.backbones import MAP, BackboneInfo
+from extract.modality import check_channels
+from extract.spec import FeatureSpec
+from store.errors import SpecError
+
+
+def as_trained(spec: FeatureSpec, info: BackboneInfo) -> FeatureSpec:
+    """Write in what a spec leaves to its network: frames in a clip, resize, size of the crop."""
+    clips = replace(spec.clips, length=spec.clips.length or info.clip_length)
+    crops = replace(spec.crops, resize=spec.crops.resize or info.resize, size=spec.crops.size or info.size)
+    return replace(spec, clips=clips, crops=crops)
+
+
+def check_fit(spec: FeatureSpec, info: BackboneInfo) -> None:
+    """A complete spec that does not fit its network is a ``SpecError``, before any video is opened."""
+    length, trained = spec.clips.length, info.clip_length
+    if trained > 1 and length != trained and (not info.shortest_clip or length < info.shortest_clip):
+        shorter = f", or any from {info.shortest_clip} on" if info.shortest_clip else ""
+        raise SpecError(f"clips.length is {length} but {info.name} takes clips of {trained} frames{shorter}; set --clips.length {trained}")
+    if info.fixed_size and spec.crops.size != info.size:
+        raise SpecError(f"crops.size is {spec.crops.size} but {info.name} takes {info.size} and no other; set --crops.size {info.size}")
+    if spec.flow.method == "" and spec.flow.params:
+        raise SpecError(f"flow.params is {spec.flow.params} but no flow.method is set; set --flow.method or leave the parameters out")
+    maps = [level for level in spec.levels if level.endswith(MAP)]
+    if maps and spec.crops.count > 1 and not spec.crops.keep:
+        mean = maps[0].removesuffix(MAP)
+        raise SpecError(f"the mean of {maps[0]} over crops would mix different places; set --crops.count 1, --crops.keep or level {mean}")
+    check_channels(spec, info)
+
+
+def notes(spec: FeatureSpec, info: BackboneInfo) -> list[str]:
+    """What fits but may not be meant, in words."""
+    if info.clip_length > 1 and info.fps and spec.decode.fps not in (0.0, info.fps):
+        return [f"{info.name} was trained on clips of {info.fps:g} frames/s; this spec has --decode.fps {spec.decode.fps:g}"]
+    if info.clip_length > 1 and info.fps and not spec.decode.fps:
+        return [f"{info.name} was trained on clips of {info.fps:g} frames/s; videos of other rates need --decode.fps {info.fps:g}"]
+    return []
