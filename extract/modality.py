@@ -1,9 +1,10 @@
 """Whether what a spec makes of a video is what a network takes: RGB, flow, or both; and flow's bytes. Imports no torch."""
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from extract.spec import FeatureSpec, FlowSpec
+from extract.spec import FLOW_FILES, FeatureSpec, FlowSpec
 from store.errors import SpecError
 
 if TYPE_CHECKING:
@@ -33,6 +34,17 @@ def check_channels(spec: FeatureSpec, info: "BackboneInfo") -> None:
     if given == info.modality and flow_channels(flow) == info.channels:
         return
     raise SpecError(f"{info.name} takes {_taken(info)}, but this spec gives it {_given(flow)}; {_flags(info)}")
+
+
+def flow_warning(spec: FeatureSpec, info: "BackboneInfo") -> str | None:
+    """That a network is fed another flow than it was trained on, in words; None where it is not, or where nobody says what it was."""
+    method, trained = spec.flow.method, info.flow_method
+    if not method or not trained or method == trained:
+        return None
+    if method == FLOW_FILES:
+        named = trained in re.sub(r"[^a-z0-9]", "", spec.flow.origin.lower())  # "TV-L1, dense_flow" names tvl1
+        return None if named else f"{info.name} was trained on {trained} flow, which flow.origin {spec.flow.origin!r} does not name"
+    return f"{info.name} was trained on {trained} flow; with --flow.method {method} its features may be worse than with {trained}"
 
 
 def _given(flow: FlowSpec) -> str:

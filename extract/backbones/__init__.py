@@ -50,6 +50,7 @@ class BackboneInfo(Checked):
     channel_order: Literal["rgb", "bgr"] = "rgb"
     modality: Literal["rgb", "flow", "rgb+flow"] = "rgb"
     quantise: Literal["", "symmetric", "dense_flow", "i3d"] = ""  # how flow became its bytes, see extract.flow_bytes; empty: not stated
+    flow_method: str = ""  # the flow it was trained on, as extract.flow calls the method; empty: not stated, or no flow
     published: dict[str, Published] = field(default_factory=dict)  # weights by name, the usual one first; see extract.weights
     code: str = ""  # version of code that is not this project's; becomes part of the identity of the weights
 

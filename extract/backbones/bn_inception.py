@@ -107,6 +107,7 @@ class BnInception(Backbone):
             channel_order="rgb" if flow else "bgr",
             modality="flow" if flow else "rgb",
             quantise="dense_flow" if flow else "",
+            flow_method="tvl1" if flow else "",
             published=PUBLISHED[modality],
         )
         width = self.info.channels

@@ -143,6 +143,7 @@ class StResNet50(Backbone):
             std=(*rgb_std, *[FLOW_STD] * (2 * FLOWS)),
             modality="rgb+flow",
             quantise="dense_flow",
+            flow_method="tvl1",
             published=_starts(),
         )
         self.appearance, self.motion = Stream(RGB_CHANNELS), Stream(2 * FLOWS)

@@ -93,6 +93,7 @@ class TsnResNet50(ResNet):
             value_range=(0.0, 255.0),
             modality="flow" if flow else "rgb",
             quantise="dense_flow" if flow else "",
+            flow_method="tvl1" if flow else "",
             published=PUBLISHED[modality],
         )
         if flow:
