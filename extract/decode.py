@@ -26,6 +26,7 @@ class DecodeJob:
     spec: FeatureSpec
     video_id: str = ""
     flow_root: Path | None = None  # of flow that another tool computed
+    flow_weights: str = ""  # of a flow method that is a network
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def _send(source: VideoSource, job: DecodeJob, emitter: Emitter) -> bool:
 
 def _flow(source: VideoSource, wanted: np.ndarray, job: DecodeJob) -> Iterator[np.ndarray]:
     if job.spec.flow.method != FLOW_FILES:
-        return flow_frames(source, wanted, job.spec.flow)
+        return flow_frames(source, wanted, job.spec.flow, job.flow_weights)
     return flow_frames_from_files(source, wanted, job.spec.flow, job.flow_root, job.video_id)
 
 
