@@ -9,7 +9,10 @@ sliding    K = (l - s) // r + 1, at least 1            0, r, 2r, ...; frames at 
 looped     as sliding                                  as sliding
 every      K = (l - 1) // r + 1                        0, r, 2r, ...; one clip at every r-th frame, to the end
 segments   T, always                                   (2t + 1) (l - s + 1) // (2T), t = 0..T-1
+spread     1                                           its frames are (2i + 1) l // (2s), i = 0..s-1
 =========  ==========================================  =========================================================
+
+Frames of a clip are ``step`` apart; where that is d > 1, a clip reaches over (s - 1) d + 1 frames, which then stands for s in the table.
 
 ``sliding`` is the paper's K for s = 2r (Lakhal et al. 2018). ``segments`` are the centres of T equal parts of all possible starts, which
 for s = 1 are the centre frames of T equal parts of the video: TSN's sampling at test time (Wang et al. 2016), in integers.
@@ -31,13 +34,17 @@ def clip_indices(num_frames: int, spec: ClipSpec) -> np.ndarray:
     """
     if num_frames < 1:
         raise ValueError(f"a video has {num_frames} frames; clips need at least one")
-    indices = clip_starts(num_frames, spec)[:, None] + np.arange(spec.length or 1)
+    length = spec.length or 1
+    if spec.rule == "spread":
+        return (2 * np.arange(length, dtype=np.int64) + 1)[None] * num_frames // (2 * length)
+    indices = clip_starts(num_frames, spec)[:, None] + spec.step * np.arange(length)
     return indices % num_frames if spec.rule == "looped" else np.minimum(indices, num_frames - 1)
 
 
 def clip_starts(num_frames: int, spec: ClipSpec) -> np.ndarray:
     """First frame of every clip: int64 [N], ascending, at most ``spec.max_clips`` where that is set."""
-    possible = max(1, num_frames - (spec.length or 1) + 1)  # starts from which a whole clip fits, or the only one there is
+    reach = ((spec.length or 1) - 1) * spec.step + 1
+    possible = max(1, num_frames - reach + 1)  # starts from which a whole clip fits, or the only one there is
     if spec.rule == "segments":
         starts = (2 * np.arange(spec.segments) + 1) * possible // (2 * spec.segments)
     else:

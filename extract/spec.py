@@ -32,12 +32,13 @@ class DecodeSpec(Checked):
 class ClipSpec(Checked):
     """From frames to clips; ``extract.clips`` states the rules for short videos and tails."""
 
-    rule: Literal["sliding", "segments", "every", "looped"] = setting(
+    rule: Literal["sliding", "segments", "every", "looped", "spread"] = setting(
         "segments",
         "sliding: windows in time; segments: the centre of each of SEGMENTS equal parts; every: one clip every STRIDE frames; "
-        "looped: sliding, a short video repeated until one clip is full",
+        "looped: sliding, a short video repeated until one clip is full; spread: one clip, the centres of LENGTH equal parts",
     )
     length: int = setting(0, "frames in a clip; 0: as the network was trained, one for frame-wise networks")
+    step: int = setting(1, "from each frame of a clip to the next (not for rule spread)")
     stride: int = setting(1, "frames between the starts of neighbouring clips (rules sliding, every and looped)")
     segments: int = setting(25, "number of clips (rule segments)")
     max_clips: int = setting(0, "keep at most the first so many clips of a video; 0 keeps all")
@@ -46,8 +47,8 @@ class ClipSpec(Checked):
     )
 
     def check(self) -> None:
-        for name in ("stride", "segments"):
-            demand(getattr(self, name) >= 1, f"clips.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("step", "stride", "segments"):
+            demand(1 <= getattr(self, name) <= LARGEST, f"clips.{name} is {getattr(self, name)}; it must be from 1 to {LARGEST}")
         for name, zero in (("length", "as the network was trained"), ("max_clips", "no limit")):
             demand(getattr(self, name) >= 0, f"clips.{name} is {getattr(self, name)}; it must be 0 ({zero}) or positive")
         demand(self.length <= 1024, f"clips.length is {self.length}; it must be at most 1024")
@@ -171,6 +172,7 @@ class RunOptions(Checked):
     tries: int = setting(2, "how often a video may kill its decoding process before it is recorded as failed")
     publish_seconds: float = setting(30.0, "finished videos wait at most about so long in memory; a crash costs no more work than that")
     flow_root: str = setting("", "folder of flow that another tool computed (flow.method files); none given: each video's own folder")
+    flow_weights: str = setting("", "weights of a flow method that is a network: a file, published, published:NAME or random:SEED")
     retry_failed: bool = setting(False, "also try videos again whose failure is recorded and whose file has not changed")
 
     def check(self) -> None:

@@ -44,6 +44,24 @@ def test_looped_repeats_a_short_video_and_keeps_at_most_20() -> None:
         assert clip_indices(num_frames, spec).tolist() == expected
 
 
+def test_frames_of_a_clip_may_be_apart() -> None:
+    for rule in ("sliding", "segments", "every", "looped"):
+        for num_frames in LENGTHS:
+            spec = ClipSpec(rule=rule, length=4, step=3, stride=5, segments=3)
+            dense = clip_indices(num_frames, ClipSpec(rule=rule, length=10, stride=5, segments=3))
+            assert clip_indices(num_frames, spec).tolist() == dense[:, ::3].tolist()  # a clip of four frames reaches over ten
+
+
+def test_spread_is_one_clip_of_tsn_segments() -> None:
+    for num_frames in LENGTHS:
+        segments = clip_indices(num_frames, ClipSpec(rule="segments", segments=25))
+        assert clip_indices(num_frames, ClipSpec(rule="spread", length=25)).tolist() == [segments.ravel().tolist()]
+
+
+def test_a_length_left_to_the_network_is_one_frame() -> None:
+    assert clip_indices(30, ClipSpec(rule="every", stride=10)).tolist() == [[0], [10], [20]]
+
+
 def test_every_nth_frame() -> None:
     for num_frames in LENGTHS:
         for stride in (1, 3, 10):

@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from extract.backbones import backbone_info, resolve_levels
-from extract.presets import DESCRIPTIONS, PRESETS, preset, store_name
+from extract.fit import as_trained, check_fit
+from extract.modality import with_quantise
+from extract.presets import DESCRIPTIONS, MADE_FAST, PRESETS, preset, store_name
 from extract.spec import FeatureSpec
-from store.digest import digest
+from store.digest import digest, to_plain
 from store.errors import UnknownNameError
 from store.files import safe_name
 from store.options import resolve
@@ -18,11 +21,15 @@ from store.options import resolve
 def test_preset_resolves_and_fits_its_network(name: str) -> None:
     spec = resolve(FeatureSpec, preset(name))
     info = backbone_info(spec.backbone)
-    assert resolve_levels(info, spec.levels) == (spec.levels or (info.default_level or info.last_level,))
-    assert spec.crops.size == info.size
-    assert info.clip_length in (1, spec.clips.length)
-    assert ("flow" in name) == bool(spec.flow.method)
+    levels = resolve_levels(info, spec.levels)
+    assert levels == (spec.levels or (info.default_level or info.last_level,))
+    spec = replace(spec, levels=levels, flow=with_quantise(spec.flow, info))
+    assert as_trained(spec, info) == spec  # nothing is left open, so that a preset means one thing for ever
+    check_fit(spec, info)
+    assert "flow" not in name or spec.flow.method
     assert ("tencrop" in name) == (spec.crops.count == 10)
+    assert ("kept" in name) == spec.crops.keep
+    assert (spec.precision == "bf16") == name.endswith("-fast")
     assert DESCRIPTIONS[name] == PRESETS[name].text
     assert safe_name(store_name(name)) == name
 
@@ -44,6 +51,32 @@ def test_every10_preset_is_the_papers() -> None:
     spec = resolve(FeatureSpec, preset("resnet50-every10"))
     assert (spec.backbone, spec.clips.rule, spec.clips.stride, spec.clips.length) == ("resnet50", "every", 10, 1)
     assert [backbone_info("resnet50").dims[level] for level in spec.levels] == [512, 1024, 2048]
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "stride", "resize", "size"),
+    [("c3d", 16, 8, (171, 128), 112), ("i3d-rgb", 64, 32, (256,), 224), ("r2plus1d", 16, 8, (171, 128), 112)],
+)
+def test_clip_networks(name: str, length: int, stride: int, resize: tuple[int, ...], size: int) -> None:
+    """PAPERS A: C3D, s = 16, r = 8, fc6, 4096 wide; preprocessing as the weights' authors publish it."""
+    spec = resolve(FeatureSpec, preset(name))
+    assert (spec.clips.rule, spec.clips.length, spec.clips.stride) == ("sliding", length, stride)
+    assert (spec.crops.resize, spec.crops.size) == (resize, size)
+    assert name != "c3d" or backbone_info("c3d").dims[spec.levels[0]] == 4096
+    assert spec.decode.fps == (25 if name == "i3d-rgb" else 0)
+
+
+def test_flows_are_the_papers() -> None:
+    """Wang et al. 2016: five (x, y) pairs from the frame on; Feichtenhofer et al. 2016: ten, centred, beside RGB; TV-L1, bound 20."""
+    for name, pairs, offset, with_rgb in (("tsn-flow-tencrop", 5, 0, False), ("st-resnet", 10, -5, True), ("i3d-flow", 1, 0, False)):
+        flow = resolve(FeatureSpec, preset(name)).flow
+        assert (flow.method, flow.bound, flow.pairs, flow.offset, flow.with_rgb) == ("tvl1", 20, pairs, offset, with_rgb)
+
+
+def test_a_fast_preset_differs_in_arithmetic_only() -> None:
+    for name, (_, _, fast) in MADE_FAST.items():
+        plain, other = (to_plain(resolve(FeatureSpec, preset(each))) for each in (name, f"{name}-fast"))
+        assert {key for key in plain if plain[key] != other[key]} == {key for key, value in fast.items() if value}
 
 
 def test_flags_override_a_preset() -> None:
