@@ -99,11 +99,11 @@ class RowReader:
         ``spans`` also gives frames and times. ``check=False`` leaves the digests out. ``threads`` 0 takes one a processor, at most 4.
 
         Raises ``DamagedShardError`` naming every video whose bytes are not the ones that were written, ``FeatureError`` for an ``out`` that
-        does not fit or values that ``dtype`` cannot hold.
+        does not fit, values that ``dtype`` cannot hold, and positions that are no whole numbers (a mask, say).
         """
-        videos = np.arange(len(self)) if chosen is None else np.asarray(chosen, dtype=np.int64).reshape(-1)
-        if len(videos) and not 0 <= videos.min() <= videos.max() < len(self):
-            raise IndexError(f"positions {videos.min()} to {videos.max()} of a list of {len(self)} videos")
+        if order not in ("ids", "storage") or threads < 0:
+            raise FeatureError(f"order is {order!r} and threads {threads}; order is 'ids' or 'storage', threads 0 or more")
+        videos = np.arange(len(self)) if chosen is None else _positions(chosen, len(self))
         return self._retried(lambda plan: self._read(plan, videos, out, dtype, check, order, spans, threads or _threads()))
 
     def one(self, video: int, check: bool = True) -> np.ndarray:
@@ -172,6 +172,19 @@ def _read_one(plan: Plan, video: int, check: bool) -> np.ndarray:
         if found != arrays.digests[level.name][plan.position[video]].tobytes():
             raise plan.damage([video])
     return values
+
+
+def _positions(chosen: np.ndarray | Sequence[int], videos: int) -> np.ndarray:
+    """Positions int64 [V]; a mask taken for positions would quietly read the first two videos again and again."""
+    found = np.asarray(chosen)
+    if found.ndim > 1 or (found.size and found.dtype.kind not in "iu"):
+        raise FeatureError(
+            f"chosen is {found.dtype} {list(found.shape)}; give positions in the list, whole numbers (a mask: np.flatnonzero)"
+        )
+    found = found.astype(np.int64).reshape(-1)
+    if len(found) and not 0 <= found.min() <= found.max() < videos:
+        raise IndexError(f"positions {found.min()} to {found.max()} of a list of {videos} videos")
+    return found
 
 
 def _chosen_level(store: "FeatureStore", name: str | None) -> Level:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from store.arrays import Arrays, mapped
-from store.errors import DamagedShardError
+from store.errors import DamagedShardError, MissingFeaturesError
 from store.layout import Level, digest_prefix, encode_id
 from store.shard import ADVICE
 
@@ -41,6 +41,8 @@ class Plan:
     @classmethod
     def make(cls, store: "FeatureStore", level: Level, ids: Sequence[str]) -> "Plan":
         """Find the videos; ``MissingFeaturesError`` for those that are not there, ``FileNotFoundError`` when a shard has just gone."""
+        if isinstance(ids, str):  # its letters would be taken for ids
+            raise MissingFeaturesError(f"ids is the text {ids!r}; give a list of ids")
         found, shard, position = store.places(ids)
         shards = [(one.path, one.structure) for one in found]
         firsts, counts = np.empty_like(position), np.empty_like(position)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -96,9 +97,10 @@ def repair(ctx: click.Context, path: Path) -> None:
 
     What is lost counts as missing, so the next extract redoes exactly that. Exit code 1 if a problem is left that repair cannot solve.
     """
-    done = _open(path).repair()
+    found = _open(path)
+    done = found.repair()
     for name in done.set_aside:
-        click.echo(f"set aside {path / 'damaged' / name}")
+        click.echo(f"set aside {found.path / 'damaged' / name}")
     for video_id in done.lost:
         click.echo(f"lost {video_id}")
     for problem in done.left:
@@ -115,6 +117,8 @@ def repair(ctx: click.Context, path: Path) -> None:
 @click.option("--target-mb", type=click.FloatRange(min=0, min_open=True), help="Size of the merged shards in MB (10^6 bytes).")
 def compact(path: Path, target_mb: float | None) -> None:
     """Merge small shards into larger ones; safe while others read and write."""
+    if target_mb is not None and not math.isfinite(target_mb):
+        raise click.BadParameter(f"{target_mb} is no size", param_hint="--target-mb")
     found = _open(path)
     done = found.compact(int(target_mb * 1e6)) if target_mb else found.compact()
     click.echo(f"{done.merged} shards merged into {done.written}; {done.partials} left-over partial files removed")

@@ -40,10 +40,13 @@ class FeatureDataset(Dataset[Item]):
         """
         if labels is not None and len(labels) != len(ids):
             raise FeatureError(f"{len(ids)} ids but {len(labels)} labels")
+        numbers = np.full(len(ids), -1) if labels is None else np.asarray(labels)
+        if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+            raise FeatureError(f"labels are {numbers.dtype} {list(numbers.shape)}; they must be whole numbers, one a video")
         if dtype not in ("float16", "float32"):
             raise FeatureError(f"features cannot be read as {dtype}; choose float16 or float32")
         self.reader = RowReader(store, ids, level)
-        self.labels = np.full(len(ids), -1, np.int64) if labels is None else np.asarray(labels, np.int64)
+        self.labels = numbers.astype(np.int64)
         self.dtype, self.check = dtype, check
 
     def __len__(self) -> int:

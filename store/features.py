@@ -242,7 +242,7 @@ class FeatureStore:
         if found is not None:
             return found
         message = f"{self.path} has no features of {video_id!r}"
-        near = difflib.get_close_matches(video_id, itertools.islice(self._index.ids(), 10_000), n=1)
+        near = difflib.get_close_matches(str(video_id), itertools.islice(self._index.ids(), 10_000), n=1)
         message += f"; did you mean {near[0]!r}?" if near else ""
         if self.damaged:
             names = ", ".join(sorted(self.damaged)[:3])

@@ -206,6 +206,29 @@ def test_positions_outside_the_list_are_refused(tmp_path: Path) -> None:
             reader.one(wrong[0])
 
 
+def test_what_is_no_position_is_refused(tmp_path: Path) -> None:
+    reader = build(tmp_path, VIDEOS).reader(list(VIDEOS))
+    mask = np.zeros(len(VIDEOS), bool)
+    mask[[5, 9]] = True
+    with pytest.raises(FeatureError, match=r"chosen is bool \[60\]; give positions in the list, whole numbers \(a mask: np.flat"):
+        reader.read(mask)
+    assert np.array_equal(reader.read(np.flatnonzero(mask)).values, reader.read([5, 9]).values)
+    for chosen in ([0.5], [[0, 1], [2, 3]]):
+        with pytest.raises(FeatureError, match="give positions in the list"):
+            reader.read(chosen)  # type: ignore[arg-type]
+    for wrong in ({"order": "disk"}, {"threads": -1}):
+        with pytest.raises(FeatureError, match=r"order is 'ids' or 'storage', threads 0 or more"):
+            reader.read(**wrong)  # type: ignore[arg-type]
+
+
+def test_one_id_is_no_list_of_ids(tmp_path: Path) -> None:
+    store = build(tmp_path, dict(zip("abcd", VIDEOS.values(), strict=False)))
+    with pytest.raises(MissingFeaturesError, match="ids is the text 'abc'; give a list of ids"):
+        store.read_rows("abc")
+    with pytest.raises(MissingFeaturesError, match="no features of 3"):
+        store.read_rows([3])  # type: ignore[list-item]
+
+
 def test_a_reader_reads_some_and_travels(tmp_path: Path) -> None:
     store = build(tmp_path, VIDEOS)
     ids = shuffled(list(VIDEOS))

@@ -1,5 +1,6 @@
 """The torch dataset: items, batches, workers under fork and spawn."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,9 @@ def test_items_end_where_the_list_ends(store: FeatureStore) -> None:
 def test_what_does_not_fit_is_refused(store: FeatureStore) -> None:
     with pytest.raises(FeatureError, match="30 ids but 29 labels"):
         FeatureDataset(store, IDS, labels=range(29))
+    for labels, told in (([0.5, 1.5], "float64 [2]"), (["walk", "run"], "<U4 [2]"), ([[0, 1], [1, 0]], "int64 [2, 2]")):
+        with pytest.raises(FeatureError, match=re.escape(f"labels are {told}; they must be whole numbers, one a video")):
+            FeatureDataset(store, IDS[:2], labels=labels)  # type: ignore[arg-type]
     with pytest.raises(FeatureError, match="cannot be read as int8"):
         FeatureDataset(store, IDS, dtype="int8")
 

@@ -68,6 +68,20 @@ def test_verify_repair_and_compact(features: FeatureStore) -> None:
     assert "0 shards merged into 0" in run("compact", features.path, "--target-mb", "0.001").output
 
 
+def test_repair_names_files_that_are_there(features: FeatureStore) -> None:
+    (features.path / "shards" / "junk.h5").write_bytes(b"junk")
+    told = run("repair", features.path.parent / "x").output  # the digest may be left out
+    assert Path(told.splitlines()[0].removeprefix("set aside ")).read_bytes() == b"junk"
+
+
+@pytest.mark.parametrize("size", ["inf", "nan", "0", "-1"])
+def test_a_size_that_is_none_is_wrong_usage(features: FeatureStore, size: str) -> None:
+    result = run("compact", features.path, "--target-mb", size)
+    assert result.exit_code == 2
+    assert "Invalid value for" in result.stderr
+    assert "--target-mb" in result.stderr
+
+
 def test_a_damaged_shard_is_a_warning_of_info(features: FeatureStore) -> None:
     (features.path / "shards" / "junk.h5").write_bytes(b"junk")
     result = run("info", features.path)
