@@ -113,6 +113,7 @@ def summary_text(store_path: Path, summary: "Summary") -> str:
     ]
     if summary.done:
         lines.append("seconds: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in summary.seconds.items()))
+    lines += [f"note: {note}" for note in summary.notes]
     lines += [f"failed {video} [{stage}]: {reason}" for video, (stage, reason) in summary.failed.items()]
     if summary.failed:
         lines.append("a recorded failure is tried again once its file has changed, or with --retry-failed")

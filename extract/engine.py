@@ -1,6 +1,7 @@
 """The extraction of many videos at once: decode workers -> shared memory -> forward passes -> float32 means -> a sink."""
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
@@ -44,9 +45,11 @@ class Extraction:
     def __init__(self, network: Network, sink: Sink, progress: Progress) -> None:
         self.network, self.sink, self.progress = network, sink, progress
         self.clips = 0
+        self.seconds_at_work = 0.0  # from the first frames on, the workers' start left out
         self.done: set[str] = set()
         self.failed: dict[str, tuple[str, str]] = {}
         self._videos: dict[str, Video] = {}
+        self._first_frames: float | None = None
         self._gathering: dict[str, VideoFeatures] = {}
         self._closing: dict[str, VideoFeatures] = {}  # whose frames are all here, in the order of their ends
 
@@ -63,10 +66,12 @@ class Extraction:
             self.network.finish()
             self._hand_over()
         self._take_back(wait=True)
+        self.seconds_at_work = time.perf_counter() - (self._first_frames or time.perf_counter())
 
     def _jobs(self, options: RunOptions) -> Iterable[tuple[str, DecodeJob]]:
         flow_root = Path(options.flow_root) if options.flow_root else None
-        return ((key, DecodeJob(video.path, self.network.spec, key, flow_root)) for key, video in self._videos.items())
+        spec, weights = self.network.spec, options.flow_weights
+        return ((key, DecodeJob(video.path, spec, key, flow_root, weights)) for key, video in self._videos.items())
 
     def _next(self, events: Any) -> Event | None:
         """The next thing that a worker has to say; the time without one is the decoders' debt."""
@@ -87,6 +92,7 @@ class Extraction:
         elif event.key in self.failed:
             return  # its worker goes on sending what is no longer wanted
         elif isinstance(event, Opened):
+            self._first_frames = self._first_frames or time.perf_counter()
             self._gathering[event.key] = VideoFeatures(self.network, event.header)
         elif isinstance(event, Block):
             self._gathering[event.key].add(event.frames)

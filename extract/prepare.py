@@ -1,5 +1,6 @@
 """From names to an extraction that can start: the spec resolved to its last default, the weights loaded, the store opened."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +10,15 @@ import torch
 
 from extract.backbones import Backbone, resolve_levels
 from extract.device import resolve_device
-from extract.fit import as_trained, check_fit
+from extract.fit import as_trained, check_fit, notes
+from extract.flow_files import check_written
 from extract.flow_frames import resolve_flow
 from extract.fold import fold
 from extract.modality import with_quantise
 from extract.precision import compiled, prepare
 from extract.presets import preset, store_name
 from extract.run import Summary, extract_features
-from extract.spec import FeatureSpec, RunOptions
+from extract.spec import FLOW_FILES, FeatureSpec, RunOptions
 from extract.weights import load_backbone
 from store.digest import to_plain
 from store.errors import SpecError
@@ -38,19 +40,28 @@ def extract_list(
 ) -> tuple[Path, Summary]:
     """Everything that ``actioncache extract`` does; returns the store's folder and the summary."""
     part_name, chosen = choose_part(videos, part)
-    spec, backbone = prepare_spec(preset_name, overrides, weights, resolve_device(options.device))
+    spec, backbone = prepare_spec(preset_name, overrides, weights, resolve_device(options.device), options.flow_weights)
+    if spec.flow.method == FLOW_FILES and options.flow_root:
+        check_written(Path(options.flow_root), spec.flow)
+    told = tuple(notes(spec, backbone.info))
+    for note in told:  # now, and not only in the summary hours later
+        print(f"note: {note}", file=sys.stderr, flush=True)
     store = FeatureStore.create(out, name or store_name(preset_name), to_plain(spec))
-    return store.path, extract_features(chosen, spec, store, backbone, options, part_name, stopped)
+    return store.path, replace(extract_features(chosen, spec, store, backbone, options, part_name, stopped), notes=told)
 
 
 def prepare_spec(
-    preset_name: str | None, overrides: Mapping[str, Any], weights: str | None, device: torch.device
+    preset_name: str | None, overrides: Mapping[str, Any], weights: str | None, device: torch.device, flow_weights: str = ""
 ) -> tuple[FeatureSpec, Backbone]:
     """Resolve a spec completely (preset < overrides; weights' identity, levels, flow parameters) and load its network."""
     spec = resolve(FeatureSpec, preset(preset_name) if preset_name else {}, overrides)
     loaded = load_backbone(spec.backbone, weights or spec.weights or None, spec.levels)  # --weights, else a config file's
     info = loaded.backbone.info
-    flow = with_quantise(resolve_flow(spec.flow), info) if spec.flow.method else spec.flow
+    if flow_weights and not spec.flow.method:
+        raise SpecError(
+            f"flow weights {flow_weights!r} were given, but the spec has no flow; set --flow.method or leave --flow-weights out"
+        )
+    flow = with_quantise(resolve_flow(spec.flow, flow_weights), info) if spec.flow.method else spec.flow
     spec = as_trained(replace(spec, weights=loaded.identity, levels=resolve_levels(info, spec.levels), flow=flow), info)
     check_fit(spec, info)
     backbone = fold(loaded.backbone, spec.levels) if spec.fold_bn else loaded.backbone

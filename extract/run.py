@@ -29,6 +29,7 @@ class Summary:
     seconds: dict[str, float] = field(default_factory=dict)
     clips: int = 0
     busy: float = 0.0
+    notes: tuple[str, ...] = ()  # what may not be meant, see ``extract.fit.notes``
 
     @property
     def asked(self) -> int:
