@@ -23,6 +23,7 @@ TORCH_FREE = [
     "extract/decode.py",
 ]
 TORCH_FREE += ["extract/flow_bytes.py", "extract/flow_frames.py", "extract/modality.py", "extract/pool.py"]
+TORCH_FREE += [f"extract/flow_{name}.py" for name in ("commands", "files", "layouts", "show", "write")] + ["extract/flow/raft.py"]
 TORCH_FREE += ["temporal/spec.py", "temporal/commands.py", "fusion/commands.py", "fusion/metrics.py"]
 
 
