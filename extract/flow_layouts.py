@@ -102,6 +102,8 @@ def write_video(job: WriteJob, emitter: Emitter) -> Written:
 
     A unit that another process put there meanwhile stays. Raises ``StageError`` with the reason for a video that cannot be done.
     """
+    if all(target.exists() for target in job.targets):  # another process has done it since the list was read
+        return Written(0, 0, 0)
     try:
         with open_source(job.path, job.spec.decode, on_progress=emitter.alive) as source:
             written = _write_aside(source, job, emitter)

@@ -269,6 +269,12 @@ def test_what_another_process_completed_meanwhile_stays(video: Path, tmp_path: P
     assert len(list(targets[1].iterdir())) == 6
 
 
+def test_what_is_complete_is_not_computed_again(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_one(video, tmp_path / "out")
+    monkeypatch.setattr("extract.flow_layouts.walk_flows", None)
+    write_one(video, tmp_path / "out")
+
+
 def videos(folder: Path, encode: Callable[..., Path], count: int = 3) -> VideoList:
     made = [Video(f"c/{number}.avi", encode(folder / f"{number}.avi", moving(5, seed=number))) for number in range(count)]
     return VideoList(tuple(made), ())
