@@ -1,9 +1,11 @@
 """Files that exist only when complete: written aside, flushed to the disk, renamed into place."""
 
+import glob
 import hashlib
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 from store.errors import StoreError
 
 PARTIAL_SUFFIX = ".partial"
+PARTIAL_AGE_SECONDS = 3600.0  # a partial file untouched for so long belongs to a writer that is dead
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,119}")
 
 
@@ -41,6 +44,14 @@ def atomic_path(final: Path) -> Iterator[Path]:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
         raise
+
+
+def remove_asides(final: Path, older_than_seconds: float = PARTIAL_AGE_SECONDS) -> None:
+    """Delete what killed writers of ``final`` left half-written beside it; a live one touches its file all the time."""
+    for file in final.parent.glob(f".{glob.escape(final.name)}.????????{PARTIAL_SUFFIX}"):
+        with suppress(OSError):  # gone already, or not ours to delete: no harm either way
+            if time.time() - file.stat().st_mtime >= older_than_seconds:
+                file.unlink()
 
 
 def write_bytes(final: Path, data: bytes) -> None:

@@ -12,12 +12,11 @@ import numpy as np
 
 from store.arrays import Arrays, read_file
 from store.errors import DamagedShardError, StoreError
-from store.files import PARTIAL_SUFFIX
+from store.files import PARTIAL_AGE_SECONDS, PARTIAL_SUFFIX
 from store.shard import Shard
 from store.shard_image import LEVELS
 from store.shard_writer import Contents, refused, write_contents
 
-PARTIAL_AGE_SECONDS = 3600.0  # a partial file untouched for so long belongs to a writer that is dead
 PIECE_BYTES = 4 << 20
 _OUR_NAME = re.compile(r"(.+-\d{6,})-[0-9a-f]{8}\.h5")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from store.errors import FeatureError, PipelineError, SpecError, StoreError
-from store.exchange.files import find_files, need_some
+from store.exchange.files import check_ordinary, find_files, need_some
 from store.exchange.layout import Item, Loaded, Reader, Source
 from store.exchange.naming import check_one_each, group
 from store.exchange.spec import COMPANIONS, ImportSpec
@@ -97,6 +97,7 @@ class FolderReader(Reader):
         super().__init__(spec.with_keys(spec.keys or self._find_keys(items), "inside"), items, [])
 
     def read(self, item: Item) -> Loaded:
+        check_ordinary(item.path)
         container = self.opened(item.path)
         try:
             return _load(container, self.spec.keys, {name: name for name in container.names()}, True)
@@ -118,6 +119,7 @@ class FolderReader(Reader):
         raise StoreError(f"none of {len(items)} files has features that can be read; the first: {problems[0]}")
 
     def _names(self, item: Item) -> list[str]:
+        check_ordinary(item.path)
         container = self.opened(item.path)
         try:
             return container.names()

@@ -65,6 +65,7 @@ def listed_files(source: Source, suffix: str) -> tuple[Path, list[str]]:
 
 def read_npy(path: Path) -> np.ndarray:
     """The array of a ``.npy`` file, read-only; one that is cut, has bytes too many, or needs pickle is a ``FeatureError``."""
+    check_ordinary(path)
     try:
         with path.open("rb") as file:
             return read_array(file, os.fstat(file.fileno()).st_size, path.name)
@@ -72,6 +73,12 @@ def read_npy(path: Path) -> np.ndarray:
         raise FeatureError(f"there is no file {path}") from None
     except UNREADABLE as error:
         raise FeatureError(f"{path} is not a .npy file that can be read: {words(error)}") from None
+
+
+def check_ordinary(path: Path) -> None:
+    """Raise ``FeatureError`` for what is there and no file with bytes in it; opening a pipe would wait for ever."""
+    if path.exists() and not path.is_file():
+        raise FeatureError(f"{path} is not a regular file")
 
 
 def words(error: BaseException) -> str:

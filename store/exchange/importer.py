@@ -104,9 +104,9 @@ class _Import:
             else:
                 self._take(item, known, writer)
         except FeatureError as error:  # anything else, such as a full disk, ends the import
-            self.failed[item.id] = words(error)
+            reason = self.failed[item.id] = words(error).removeprefix(f"{item.id}: ")
             if not known:
-                writer.fail(item.id, STAGE, words(error), item.path)
+                writer.fail(item.id, STAGE, reason, item.path)
         writer.publish_due()
         progress.advance(note=f"{self._bytes / 1e6:,.0f} MB, {len(self.failed)} failed")
 

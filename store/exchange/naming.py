@@ -26,7 +26,7 @@ def group(names: Sequence[str], keys: Sequence[str], place: str, level: str) -> 
         return {name: {level: name} for name in names}, []
     known = [*keys, *COMPANIONS]
     if place == "suffix":
-        _check_distinct(known)
+        check_distinct(known)
     found: Grouped = {}
     strays = []
     for name in names:
@@ -53,11 +53,12 @@ def _split(name: str, keys: Sequence[str], place: str) -> tuple[str, str]:
     return "", ""
 
 
-def _check_distinct(keys: Sequence[str]) -> None:
+def check_distinct(keys: Sequence[str]) -> None:
+    """Raise ``SpecError`` for keys of which one is the end of another, behind an underscore."""
     for one in keys:
         for other in keys:
             if one.endswith(f"_{other}"):
-                raise SpecError(f"keys {one!r} and {other!r} cannot be told apart at the end of a name; import them one at a time")
+                raise SpecError(f"keys {one!r} and {other!r} cannot be told apart at the end of a name; take them one at a time")
 
 
 def check_one_each(names: Sequence[str], place: str) -> None:

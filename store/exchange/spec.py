@@ -7,6 +7,7 @@ from store.digest import Checked, demand, setting
 from store.files import safe_name
 
 FORMAT = 1  # raised when the meaning of a spec changes, so that old and new imports never mix
+MAX_FRAMES = 2**31 - 1  # of a stride, length or start, so that no arithmetic on frames leaves 64 bits
 COMPANIONS = ("frames", "times", "fps", "timestamps_ms")  # names of arrays that say when rows were, and are no features
 
 
@@ -34,7 +35,8 @@ class TimingSpec(Checked):
     def check(self) -> None:
         for name in ("stride", "length", "start", "fps"):
             demand(getattr(self, name) >= 0, f"timing.{name} is {getattr(self, name)}; it must be 0 or positive")
-        demand(self.base is None or self.base >= 0, f"timing.base is {self.base}; it must be 0 or positive")
+            demand(getattr(self, name) <= MAX_FRAMES, f"timing.{name} is {getattr(self, name)}; it must be at most {MAX_FRAMES}")
+        demand(self.base is None or 0 <= self.base <= MAX_FRAMES, f"timing.base is {self.base}; it must be 0 to {MAX_FRAMES}")
         demand(self.frames != "stride" or self.stride > 0, "timing.frames is 'stride' but no timing.stride is given")
         demand(self.times != "fps" or self.fps > 0, "timing.times is 'fps' but no timing.fps is given")
         for name in ("stride", "start"):

@@ -1,5 +1,6 @@
 """Caffe's C3D blobs, HDF5 and .npz as other tools write them, made here by struct, h5py and numpy alone."""
 
+import os
 import struct
 import zipfile
 from collections.abc import Callable
@@ -70,12 +71,16 @@ def test_c3d_blobs_that_lie_are_failures(tmp_path: Path, run_import: RunImport) 
     (tmp_path / "in/negative/000016.fc6-1").write_bytes(struct.pack("<5i", -1, -8, 1, 1, 1) + body)
     (tmp_path / "in/head/000016.fc6-1").write_bytes(b"1234567")
     (tmp_path / "in/gap/000016.fc7-1").unlink()
+    (tmp_path / "in/pipe").mkdir()
+    for layer in ("fc6-1", "fc7-1"):
+        os.mkfifo(tmp_path / f"in/pipe/000000.{layer}")
     blob(tmp_path / "in/shape/000016.fc6-1", floats(9))
     store, summary = run_import(tmp_path / "in", "c3d", tmp_path / "f")
     assert store.ids() == ["good"]
     for video in ("short", "long", "huge", "negative", "head"):
         assert "a blob is 20 bytes and 4 for each number" in summary.failed[video]
     assert "has 52 bytes and its header says 2147483647 x 2147483647" in summary.failed["huge"]
+    assert "000000.fc6-1 is not a regular file" in summary.failed["pipe"]
     assert summary.failed["gap"] == "layer fc7-1 has no blob for 1 of 2 clips: 16"
     assert "000016.fc6-1 is [9]" in summary.failed["shape"]
     blob(tmp_path / "in/000000.fc6-1", floats(8))
@@ -147,10 +152,12 @@ def test_a_folder_of_hdf5_files_one_a_video(tmp_path: Path, run_import: RunImpor
         with h5py.File(tmp_path / f"in/{name}.h5", "w") as file:
             file["rgb"], file["fps"] = floats(3, 4), 20.0
     (tmp_path / "in/bad.h5").write_bytes(b"no hdf5")
+    os.mkfifo(tmp_path / "in/a.h5")  # the first by name, where the keys are looked for
     store, summary = run_import(tmp_path / "in", "hdf5", tmp_path / "f", timing={"stride": 10})
     assert sorted(store.ids()) == ["a/v", "b/v"]
     np.testing.assert_allclose(store.get("a/v").times, [[0, 0.5], [0.5, 1], [1, 1.5]])
     assert "bad.h5 is not an HDF5 file that can be read" in summary.failed["bad"]
+    assert "a.h5 is not a regular file" in summary.failed["a"]
 
 
 def test_npz_with_an_array_a_video_and_one_a_video(tmp_path: Path, run_import: RunImport) -> None:

@@ -294,6 +294,32 @@ def test_a_sidecar_that_cannot_be_understood_is_an_error(tmp_path: Path) -> None
             read_sidecar(tmp_path)
 
 
+@pytest.mark.parametrize("names", [("rgb", "fast_rgb"), ("key_frames", "rgb")])
+def test_npy_writes_no_names_that_cannot_be_told_apart(names: tuple[str, str], tmp_path: Path) -> None:
+    store = FeatureStore.create(tmp_path, "made", {"names": names})
+    with store.writer() as writer:
+        frames = np.array([[0, 1]])
+        writer.add("v", Features({name: np.ones((1, 2), np.float32) for name in names}, frames, frames / 25))
+    with pytest.raises(SpecError, match="cannot be told apart at the end of a name; take them one at a time"):
+        export_features(store, tmp_path / "out", ExportOptions("npy"))
+    assert not (tmp_path / "out").exists()
+    for name in names:
+        export_features(store, tmp_path / f"out_{name}", ExportOptions("npy", levels=[name], plain=True))
+        assert np.load(tmp_path / f"out_{name}/v.npy").tolist() == [[1, 1]]
+
+
+def test_what_a_killed_export_left_is_removed_by_a_later_one(tmp_path: Path) -> None:
+    store, out = make_store(tmp_path, "one"), tmp_path / "out"
+    out.mkdir()
+    killed, alive, foreign = (out / name for name in (".features.h5.0123abcd.partial", ".features.h5.89abcdef.partial", ".mine.h5.partial"))
+    for path in (killed, alive, foreign):
+        path.write_bytes(b"half")
+    for path in (killed, foreign):
+        os.utime(path, (0, 0))
+    export(store, out, "hdf5")
+    assert [path.exists() for path in (killed, alive, foreign)] == [False, True, True]
+
+
 def test_c3d_does_not_order_what_has_no_order(tmp_path: Path) -> None:
     store = FeatureStore.create(tmp_path, "x", {})
     with store.writer() as writer:

@@ -1,6 +1,7 @@
 """Trees and lists of ``.npy`` as other tools write them, made here by numpy alone, and real ones where the shared data are."""
 
 import json
+import os
 import pickle
 import struct
 from collections.abc import Callable
@@ -69,6 +70,7 @@ def test_every_file_that_cannot_be_imported_is_a_recorded_failure_and_the_rest_g
     }.items():
         (folder / f"{name}.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text)
     (folder / "link.npy").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(folder / "pipe.npy")
     store, summary = run_import(folder, "npy", tmp_path / "f")
     assert store.ids() == ["a_good"]
     words = {
@@ -86,16 +88,18 @@ def test_every_file_that_cannot_be_imported_is_a_recorded_failure_and_the_rest_g
         "claims": "claims 40960000000000 numbers of 4 bytes, but holds 0 bytes",
         "nested": "has no header of numpy's",
         "link": "there is no file",
+        "pipe": "pipe.npy is not a regular file",
     }
     assert summary.failed.keys() == words.keys()
     for name, text in words.items():
         assert text in summary.failed[name], summary.failed[name]
+        assert not summary.failed[name].startswith(f"{name}:"), "the id is told once"
     recorded = store.failures()
     assert recorded.keys() == words.keys()
     assert (recorded["cut"].stage, recorded["cut"].path) == ("import", str(folder / "cut.npy"))
     (folder / "cut.npy").write_bytes(data)
     store, summary = run_import(folder, "npy", tmp_path / "f")
-    assert (summary.done, summary.there, len(summary.failed)) == (1, 1, 13)
+    assert (summary.done, summary.there, len(summary.failed)) == (1, 1, 14)
     assert "cut" not in store.failures()
 
 

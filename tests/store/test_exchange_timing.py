@@ -136,6 +136,8 @@ def test_what_contradicts_itself_is_refused(carried: dict[str, np.ndarray], word
         ({"start": 4}, "timing.start is 4 but no timing.stride is given"),
         ({"fps": -1.0}, "timing.fps is -1.0; it must be 0 or positive"),
         ({"base": -1}, "timing.base is -1"),
+        ({"stride": 2**62}, "timing.stride is 4611686018427387904; it must be at most 2147483647"),  # four rows on, it would be row 0 again
+        ({"base": 2**70}, "timing.base is 1180591620717411303424; it must be 0 to 2147483647"),
     ],
 )
 def test_settings_that_contradict_one_another(settings: dict[str, object], words: str) -> None:

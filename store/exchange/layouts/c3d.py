@@ -13,7 +13,7 @@ import numpy as np
 
 from store.errors import FeatureError, SpecError, StoreError
 from store.exchange import LAYOUTS
-from store.exchange.files import find_files, need_some, words
+from store.exchange.files import check_ordinary, find_files, need_some, words
 from store.exchange.layout import Exporter, Item, Layout, Loaded, Plan, Reader, Source
 from store.exchange.output import write_files
 from store.exchange.spec import ImportSpec, TimingSpec
@@ -29,6 +29,7 @@ _BLOB = re.compile(r"(\d{1,12})\.([^/]+)")
 def read_blob(path: Path) -> np.ndarray:
     """The numbers of one blob, float32, in the shape ``row_shape`` gives; ``FeatureError`` where header and size disagree."""
     start = _SIDES * _HEADER.itemsize
+    check_ordinary(path)
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size

@@ -14,7 +14,7 @@ from store.exchange.files import UNREADABLE, words
 from store.exchange.layout import Exporter, Layout, Plan, Reader, Source
 from store.exchange.layouts.npy import check_level_names
 from store.exchange.spec import ImportSpec
-from store.files import atomic_path
+from store.files import atomic_path, remove_asides
 from store.layout import Features
 from store.npz import MAX_BYTES
 
@@ -116,6 +116,7 @@ class Hdf5Exporter(Exporter):
             except OSError:
                 raise StoreError(f"{path} is there and no HDF5 file; it stays as it is (--overwrite replaces it)") from None
         else:
+            remove_asides(path)
             with self._stack:  # closed if the file cannot be made, else handed on
                 self.file = self._stack.enter_context(h5py.File(self._stack.enter_context(atomic_path(path)), "x"))
                 self._stack = self._stack.pop_all()

@@ -11,7 +11,7 @@ from store.errors import FeatureError, SpecError
 from store.exchange import LAYOUTS
 from store.exchange.files import listed_files, read_npy
 from store.exchange.layout import Exporter, Item, Layout, Loaded, Plan, Reader, Source
-from store.exchange.naming import check_one_each, group
+from store.exchange.naming import check_distinct, check_one_each, group
 from store.exchange.output import write_files
 from store.exchange.spec import COMPANIONS, ImportSpec
 from store.layout import Features
@@ -73,6 +73,8 @@ class NpyExporter(Exporter):
 
     def check(self) -> None:
         check_level_names(self.plan)
+        if not self.plan.plain:
+            check_distinct([*(level.name for level in self.plan.levels), *COMPANIONS])
 
     def targets(self, name: str) -> list[str]:
         if self.plan.plain:
