@@ -10,10 +10,12 @@ from extract.spec import FeatureSpec, RunOptions
 from store.digest import to_plain
 from store.list_commands import list_options
 from store.options import resolve, spec_options
+from store.progress import duration
 from store.signals import stop_signals
 from store.videos import VideoList
 
 if TYPE_CHECKING:
+    from extract.dry_run import Forecast
     from extract.run import Summary
 
 FILLED_IN = ("weights", "format", "flow.version")  # by the program, so they get no flag
@@ -29,6 +31,9 @@ FILLED_IN = ("weights", "format", "flow.version")  # by the program, so they get
 @click.option("--name", help="Name of the store; its digest is appended. [default: the preset's name]")
 @click.option("--part", metavar="I/N", help="Only every N-th video, from the I-th on (1/4 ... 4/4): one part a job.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say how many clips and bytes it would be and, from a few timed videos, how long; write nothing."
+)
 @spec_options(RunOptions, into="running", config=False)
 @spec_options(FeatureSpec, skip=FILLED_IN)
 @click.pass_context
@@ -41,6 +46,7 @@ def extract(
     name: str | None,
     part: str | None,
     as_json: bool,
+    dry_run: bool,
     running: dict[str, Any],
     overrides: dict[str, Any],
 ) -> None:
@@ -48,9 +54,14 @@ def extract(
 
     Only what is missing is done: run it again after an interruption, with more videos, or from several jobs at once.
     """
-    from extract.prepare import extract_list
+    from extract.prepare import extract_list, forecast_list
 
     options = resolve(RunOptions, running)
+    if dry_run:
+        with stop_signals() as stopped:
+            place, coming = forecast_list(videos, preset, overrides, weights, options, out, name, part, stopped)
+        click.echo(json.dumps({"store": str(place), **to_plain(coming)}) if as_json else forecast_text(place, coming))
+        context.exit(1 if coming.unreadable else 0)
     with stop_signals() as stopped:
         store_path, summary = extract_list(videos, preset, overrides, weights, options, out, name, part, stopped)
     click.echo(json.dumps({"store": str(store_path), **to_plain(summary)}) if as_json else summary_text(store_path, summary))
@@ -113,8 +124,29 @@ def summary_text(store_path: Path, summary: "Summary") -> str:
     ]
     if summary.done:
         lines.append("seconds: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in summary.seconds.items()))
+        rate = summary.clips / max(summary.seconds["total"], 1e-9)
+        lines.append(f"{summary.clips} clips, {rate:.2f} clips/s; the device was busy {100 * summary.busy:.0f} % of the time")
     lines += [f"note: {note}" for note in summary.notes]
     lines += [f"failed {video} [{stage}]: {reason}" for video, (stage, reason) in summary.failed.items()]
     if summary.failed:
         lines.append("a recorded failure is tried again once its file has changed, or with --retry-failed")
     return "\n".join(lines)
+
+
+def forecast_text(store_path: Path, coming: "Forecast") -> str:
+    """A dry run in words."""
+    there = "" if store_path.exists() else " (not there yet)"
+    lines = [
+        f"{store_path}{there}",
+        f"{coming.todo} to do, {coming.skipped} are there already, {coming.failed} failed before",
+        f"{coming.clips} clips" + ("" if coming.bytes is None else f", {megabytes(coming.bytes)} of features"),
+    ]
+    if coming.seconds is not None:
+        lines.append(f"about {duration(coming.seconds)} on this machine, going by {coming.timed} videos ({coming.shares})")
+    lines += [f"unreadable {video}: {reason}" for video, reason in coming.unreadable.items()]
+    return "\n".join([*lines, "nothing was written"])
+
+
+def megabytes(size: float) -> str:
+    """Bytes in words, e.g. ``12.3 MB``."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

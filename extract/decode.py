@@ -61,6 +61,15 @@ def decode_clips(job: DecodeJob, emitter: Emitter) -> ClipPlan:
         raise StageError("flow" if spec.flow.method else "decode", str(error)) from None
 
 
+def promised_clips(job: DecodeJob, emitter: Emitter) -> int:
+    """The number of clips that the packets of a video promise; nothing is decoded."""
+    try:
+        with open_source(job.path, job.spec.decode, on_progress=emitter.alive, draft=True) as source:
+            return len(clip_indices(source.num_frames, job.spec.clips))
+    except DecodeError as error:
+        raise StageError("decode", str(error)) from None
+
+
 def clip_plan(source: VideoSource, spec: FeatureSpec) -> ClipPlan:
     """The clips that a spec cuts from a video."""
     indices = clip_indices(source.num_frames, spec.clips)

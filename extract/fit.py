@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from extract.backbones import MAP, BackboneInfo
-from extract.modality import check_channels
+from extract.modality import check_channels, flow_warning
 from extract.spec import FeatureSpec
 from store.errors import SpecError
 
@@ -34,8 +34,13 @@ def check_fit(spec: FeatureSpec, info: BackboneInfo) -> None:
 
 def notes(spec: FeatureSpec, info: BackboneInfo) -> list[str]:
     """What fits but may not be meant, in words."""
-    if info.clip_length > 1 and info.fps and spec.decode.fps not in (0.0, info.fps):
-        return [f"{info.name} was trained on clips of {info.fps:g} frames/s; this spec has --decode.fps {spec.decode.fps:g}"]
-    if info.clip_length > 1 and info.fps and not spec.decode.fps:
-        return [f"{info.name} was trained on clips of {info.fps:g} frames/s; videos of other rates need --decode.fps {info.fps:g}"]
-    return []
+    return [note for note in (_rate_note(spec, info), flow_warning(spec, info)) if note]
+
+
+def _rate_note(spec: FeatureSpec, info: BackboneInfo) -> str | None:
+    if info.clip_length == 1 or info.fps in (0.0, spec.decode.fps):
+        return None
+    trained, given = f"{info.name} was trained on clips of {info.fps:g} frames/s", spec.decode.fps
+    if given:
+        return f"{trained}; this spec has --decode.fps {given:g}"
+    return f"{trained}; videos of other rates need --decode.fps {info.fps:g}, which this spec does not set"

@@ -10,6 +10,8 @@ import torch
 
 from extract.backbones import Backbone, resolve_levels
 from extract.device import resolve_device
+from extract.dry_run import Forecast, forecast
+from extract.engine import make_network
 from extract.fit import as_trained, check_fit, notes
 from extract.flow_files import check_written
 from extract.flow_frames import resolve_flow
@@ -48,6 +50,25 @@ def extract_list(
         print(f"note: {note}", file=sys.stderr, flush=True)
     store = FeatureStore.create(out, name or store_name(preset_name), to_plain(spec))
     return store.path, replace(extract_features(chosen, spec, store, backbone, options, part_name, stopped), notes=told)
+
+
+def forecast_list(
+    videos: VideoList,
+    preset_name: str | None,
+    overrides: Mapping[str, Any],
+    weights: str | None,
+    options: RunOptions,
+    out: Path,
+    name: str | None = None,
+    part: str | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> tuple[Path, Forecast]:
+    """What ``extract_list`` would do; returns the store's folder, which is not made, and the forecast."""
+    _, chosen = choose_part(videos, part)
+    spec, backbone = prepare_spec(preset_name, overrides, weights, resolve_device(options.device), options.flow_weights)
+    path = FeatureStore.place(out, name or store_name(preset_name), to_plain(spec))
+    store = FeatureStore.open(path) if path.exists() else None
+    return path, forecast(chosen, spec, store, lambda: make_network(backbone, spec, options), options, stopped)
 
 
 def prepare_spec(

@@ -53,10 +53,15 @@ class FeatureStore:
         The folder is ``root/<name>-<first 12 digits of the digest>``: equal specs share a store, different ones never do.
         """
         plain = to_plain(spec)
-        path = Path(root) / f"{safe_name(name, 'store name')}-{digest_of(plain)[:12]}"
+        path = cls.place(root, name, plain)
         if not (path / FILE_NAME).exists():
             write_spec_file(path, name, plain)
         return cls.open(path, plain)
+
+    @classmethod
+    def place(cls, root: Path, name: str, spec: Mapping[str, Any]) -> Path:
+        """The folder that ``create`` would make, or has made."""
+        return Path(root) / f"{safe_name(name, 'store name')}-{digest_of(to_plain(spec))[:12]}"
 
     @classmethod
     def open(cls, path: Path, spec: Mapping[str, Any] | None = None) -> "FeatureStore":
