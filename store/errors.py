@@ -37,6 +37,10 @@ class SpecMismatchError(StoreError):
     """A store or run that was made from another spec."""
 
 
+class OtherLevelsError(SpecMismatchError):
+    """A good shard whose levels are not those of the store's first one."""
+
+
 class MissingFeaturesError(StoreError, KeyError):
     """Videos that have no features in the store."""
 

@@ -95,11 +95,11 @@ def read_all(folder: Path) -> tuple[dict[str, Failure], int]:
 def _parse(line: bytes) -> tuple[str, float, Failure | None] | None:
     try:
         record = json.loads(line)
-    except (ValueError, RecursionError):
+        if not isinstance(record, Mapping) or not isinstance(record.get("id"), str) or not isinstance(record.get("time", 0.0), int | float):
+            return None
+        when = float(record.get("time", 0.0))
+    except (ValueError, RecursionError, OverflowError):
         return None
-    if not isinstance(record, Mapping) or not isinstance(record.get("id"), str) or not isinstance(record.get("time", 0.0), int | float):
-        return None
-    when = float(record.get("time", 0.0))
     return record["id"], when, None if record.get("done") else _failure(record, when)
 
 

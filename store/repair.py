@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from store.cut_shard import open_cut
-from store.errors import DamagedShardError, FeatureError, SpecMismatchError, StoreError
+from store.errors import DamagedShardError, FeatureError, OtherLevelsError, SpecMismatchError, StoreError
 from store.features import FeatureStore
 from store.files import fsync_folder
 from store.layout import Features
@@ -22,7 +22,8 @@ class Repair:
 
     ``set_aside``: shard files moved to the folder ``damaged``. ``rescued``: good videos of theirs, published anew. ``lost``: ids known
     to have been in them and not in the store any more. ``left``: problems that are not for repair to solve (no permission, a failing
-    disk, a newer format). ``partials``: left-overs of dead writers, removed.
+    disk, a newer format, good shards whose levels are not those of the first one: which of them belong here, only people know).
+    ``partials``: left-overs of dead writers, removed.
     """
 
     set_aside: tuple[str, ...]
@@ -77,7 +78,7 @@ class _Work:
     def unusable(self, name: str, error: StoreError) -> None:
         """A shard that could not be opened: replaced by what can be rescued, where that is a sensible thing to do."""
         path = self.store.path / "shards" / name
-        if isinstance(error, SpecMismatchError):
+        if isinstance(error, SpecMismatchError) and not isinstance(error, OtherLevelsError):
             self._move(path)
             return
         if not isinstance(error, DamagedShardError):

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from store.errors import DamagedShardError, SpecMismatchError, StoreError
+from store.errors import DamagedShardError, OtherLevelsError, SpecMismatchError, StoreError
 from store.shard import Shard
 
 
@@ -66,6 +66,8 @@ class ShardFolder:
         self.damaged = self._refused | {shard.name: _other_levels(shard, shards[0]) for shard in apart}
 
 
-def _other_levels(shard: Shard, first: Shard) -> SpecMismatchError:
+def _other_levels(shard: Shard, first: Shard) -> OtherLevelsError:
     ours, theirs = ("; ".join(map(str, one.levels)) for one in (shard, first))
-    return SpecMismatchError(f"{shard.path} has levels {ours}; the store's first shard {first.name} has {theirs}")
+    return OtherLevelsError(
+        f"{shard.path} has levels {ours}; the store's first shard {first.name} has {theirs}; move the one that does not belong here away"
+    )

@@ -323,6 +323,17 @@ def test_torn_lines_of_failures_are_skipped(tmp_path: Path) -> None:
     assert file.read_bytes().count(b"\n") == 6
 
 
+@pytest.mark.parametrize("time", ["1" + "0" * 400, "NaN", "[]"])
+def test_lines_of_failures_with_an_absurd_time_do_not_stop_the_store(tmp_path: Path, time: str) -> None:
+    store = FeatureStore.create(tmp_path, "x", SPEC)
+    with store.writer() as writer:
+        writer.fail("v", "decode", "no frame")
+    with (store.path / "failures" / "main.jsonl").open("a") as file:
+        file.write(f'{{"id": "v", "stage": "x", "reason": "forged", "time": {time}}}\n')
+    assert store.failures()["v"].reason == "no frame"
+    assert store.writer().pending == 0
+
+
 def test_info_is_json(tmp_path: Path) -> None:
     store = make(tmp_path)
     with store.writer() as writer:

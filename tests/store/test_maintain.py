@@ -115,6 +115,21 @@ def test_files_beyond_rescue_and_strangers_are_set_aside(tmp_path: Path) -> None
     assert store.verify(deep=True) == []
 
 
+def test_one_odd_shard_does_not_make_repair_clear_the_store_of_all_others(tmp_path: Path) -> None:
+    store = make(tmp_path, IDS[:4], IDS[4:8], IDS[8:])
+    odd = FeatureStore.create(tmp_path / "elsewhere", "x", SPEC)  # of the same spec, with other levels, first by name
+    with odd.writer("a") as writer:
+        writer.add("odd", Features({"other": np.ones((1, 2), np.float32)}, VIDEOS[IDS[0]].frames[:1], VIDEOS[IDS[0]].times[:1]))
+    stranger = odd.shards[0].path.rename(store.path / "shards" / odd.shards[0].name)
+    done = store.repair()
+    assert (done.set_aside, done.lost, len(done.left)) == ((), (), 3)
+    assert "move the one that does not belong here away" in done.left[0].reason
+    stranger.unlink()
+    store.refresh()
+    assert sorted(store.ids()) == sorted(IDS)
+    assert store.verify(deep=True) == []
+
+
 def test_of_two_versions_the_first_by_name_is_read_and_repair_keeps_it(tmp_path: Path) -> None:
     store = make(tmp_path, IDS[:4])
     late = FeatureStore.create(tmp_path, "x", SPEC)
