@@ -288,6 +288,26 @@ def test_a_clip_network_sees_its_clips(tmp_path: Path, videos: VideoList) -> Non
     assert store.get("a/one.mp4").frames.tolist() == [[start, start + 8] for start in starts]
 
 
+def test_maps_are_stored_whole_and_their_means_are_the_level(tmp_path: Path, videos: VideoList) -> None:
+    one = videos.subset(["a/one.mp4"])
+    store, _ = run(tmp_path, one, levels=["block2.map", "block3", "block3.map"], dtype="float32")
+    values = store.get("a/one.mp4").values
+    assert {name: level.shape[1:] for name, level in values.items()} == {
+        "block2.map": (32, 14, 14),
+        "block3": (64,),
+        "block3.map": (64, 7, 7),
+    }
+    np.testing.assert_allclose(values["block3.map"].mean((2, 3)), values["block3"], rtol=1e-5, atol=1e-6)
+    looped = {"rule": "looped", "length": 30, "stride": 8}
+    pooled, _ = run(tmp_path, one, levels=["block3.map"], clips=looped, dtype="float32")
+    kept, _ = run(tmp_path, one, levels=["block3.map"], clips={**looped, "pool": "none"}, dtype="float32")
+    whole = kept.get("a/one.mp4").values["block3.map"]
+    assert whole.shape == (2, 30, 64, 7, 7)
+    np.testing.assert_allclose(pooled.get("a/one.mp4").values["block3.map"], whole.mean(1), rtol=1e-5, atol=1e-6)
+    clips, _ = run(tmp_path, one, "tiny-clips", levels=["block3.map"], crops={"count": 10, "keep": True})
+    assert clips.get("a/one.mp4").values["block3.map"].shape == (9, 10, 64, 8, 7, 7)
+
+
 def test_bad_videos_are_recorded_with_their_reasons_and_the_rest_is_done(tmp_path: Path, videos: VideoList) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("this is no video\n" * 100)
