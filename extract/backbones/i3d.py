@@ -167,7 +167,6 @@ class I3D(Backbone):
             modality="flow" if flow else "rgb",
             quantise="i3d" if flow else "",
             flow_method="tvl1" if flow else "",
-            flow_method="tvl1" if flow else "",
             published=PUBLISHED[modality],
         )
         self.add_module("Conv3d_1a_7x7", Unit(self.info.channels, 64, 7, 2))
