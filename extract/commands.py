@@ -58,7 +58,7 @@ def extract(
 
     options = resolve(RunOptions, running)
     if dry_run:
-        with stop_signals() as stopped:
+        with stop_signals("stopping; nothing is written") as stopped:
             place, coming = forecast_list(videos, preset, overrides, weights, options, out, name, part, stopped)
         click.echo(json.dumps({"store": str(place), **to_plain(coming)}) if as_json else forecast_text(place, coming))
         context.exit(1 if coming.unreadable else 0)

@@ -26,11 +26,21 @@ class Slots:
 
     @classmethod
     def new(cls) -> "Slots | None":
-        """Fresh slots; None where the system has no such memory (only Linux has), and everything then goes through the pipe."""
+        """Fresh slots; None where the system has no such memory, or grants none; everything then goes through the pipe.
+
+        Only Linux has it, a sandbox may forbid it, and a limit of file sizes (``ulimit -f``) counts it as a file.
+        """
         if not hasattr(os, "memfd_create"):
             return None
-        fd = os.memfd_create("actioncache-frames")
-        os.ftruncate(fd, SLOTS * SLOT_BYTES)
+        try:
+            fd = os.memfd_create("actioncache-frames")
+        except OSError:
+            return None
+        try:
+            os.ftruncate(fd, SLOTS * SLOT_BYTES)
+        except OSError:
+            os.close(fd)
+            return None
         return cls(fd)
 
     def view(self, slot: int, shape: Sequence[int]) -> np.ndarray:

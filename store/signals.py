@@ -8,8 +8,11 @@ import click
 
 
 @contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT, SIGTERM or SIGUSR1 into a request to stop; a second one ends the program at once."""
+def stop_signals(ending: str = "publishing what is complete, then stopping") -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT, SIGTERM or SIGUSR1 into a request to stop; a second one ends the program at once.
+
+    ``ending`` tells the user what the first one brings about.
+    """
     received: list[int] = []
 
     def receive(number: int, frame: object) -> None:
@@ -17,7 +20,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         received.append(number)
-        click.echo(f"{signal.Signals(number).name}: publishing what is complete, then stopping", err=True)
+        click.echo(f"{signal.Signals(number).name}: {ending}", err=True)
 
     numbers = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
     before = {number: signal.signal(number, receive) for number in numbers}

@@ -1,5 +1,6 @@
 """Decode workers: a crash, a hang or garbage costs one job, never the others."""
 
+import errno
 import os
 import signal
 import time
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from extract.pool import Block, Event, Failed, Finished, Opened, WorkerPool
-from extract.slots import SLOT_BYTES
+from extract.slots import SLOT_BYTES, Slots
 from extract.worker import Emitter, StageError
 
 
@@ -82,6 +83,18 @@ def test_slots_go_round_and_what_does_not_fit_goes_through_the_pipe(shared: bool
             assert np.array_equal(event.frames, expected)
             seen[event.key] += 1
     assert seen == {"many": 20, "huge": 2}
+
+
+@pytest.mark.parametrize("refusing", ["memfd_create", "ftruncate"])
+def test_without_shared_memory_to_be_had_there_are_no_slots_and_no_open_file(refusing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EFBIG, "File too large")
+
+    files = Path("/proc/self/fd")  # Linux
+    before = len(list(files.iterdir())) if files.is_dir() else 0
+    monkeypatch.setattr(os, refusing, refuse, raising=False)
+    assert Slots.new() is None
+    assert not before or len(list(files.iterdir())) == before
 
 
 @pytest.mark.parametrize(
