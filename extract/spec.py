@@ -162,7 +162,9 @@ class RunOptions(Checked):
 
     device: str = setting("auto", "torch device; auto takes CUDA where there is one, else the CPU")
     batch_size: int = setting(
-        0, "images (frames x crops) in a forward pass; for clip networks, clips x crops; 0: what suits device and network"
+        0,
+        "images (frames x crops) in a forward pass; for clip networks, clips x crops; 0: what suits device and network; another number "
+        "may change the last bits of a feature",
     )
     mixed: Literal["auto", "yes", "no"] = setting(
         "auto", "fill forward passes with clips of several videos; auto: on CUDA, where a pass of one video's clips is too small"
