@@ -1,57 +1,76 @@
 """Does extraction cost more than its network? Real encoded videos through the whole of stage one, against the bare forward passes.
 
-Also: what the channels-last layout gains for MobileNetV2 on this machine.
+The bare passes are as many, of the same size, precision and layout as the extraction runs, over one prepared tensor. The extraction
+starts its decode workers, decodes, resizes, cuts, normalises, averages, and publishes a store on the disk.
 """
 
-import runpy
 import tempfile
 from pathlib import Path
 
 import torch
 from figures import alternate, report
+from material import video_list
 
 from extract.backbones import Backbone
+from extract.network import Network
 from extract.precision import exact_arithmetic
 from extract.prepare import prepare_spec
 from extract.run import extract_features
-from extract.spec import RunOptions
+from extract.spec import FeatureSpec, RunOptions
 from store.digest import to_plain
 from store.features import FeatureStore
-from store.videos import read_list
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-BATCH = 25  # one video: the passes that the extraction makes
-
-
-def forward(backbone: Backbone, images: torch.Tensor, passes: int) -> None:
-    """The bare network, as often as the extraction runs it."""
-    with torch.inference_mode(), exact_arithmetic():
-        for _ in range(passes):
-            backbone(images)
+BAR = 0.90
+CASES = {  # preset: number of videos
+    "resnet34-tencrop": 3,
+    "resnet34-tencrop-fast": 6,
+    "c3d": 6,
+    "c3d-fast": 12,
+    "mobilenet-rgb": 40,
+}
 
 
 def main() -> None:
-    """Print the ratio of bare forward time to whole extraction time, and of layouts."""
+    """Print the ratio of bare forward time to whole extraction time."""
+    for preset, count in CASES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            measure(preset, count, Path(folder))
+
+
+def measure(preset: str, count: int, folder: Path) -> None:
+    """One preset over ``count`` videos."""
     cpu = torch.device("cpu")
-    with tempfile.TemporaryDirectory() as folder:
-        make_videos = runpy.run_path(str(EXAMPLES / "make_demo_videos.py"))["make_videos"]
-        videos = read_list(make_videos(Path(folder) / "videos", train_groups=1, test_groups=1))
-        spec, backbone = prepare_spec("mobilenet-rgb", {}, "random:0", cpu)
-        images = torch.rand(BATCH, 3, 224, 224).contiguous(memory_format=torch.channels_last)
-        count = 0
+    options = RunOptions(device="cpu", workers=1)
+    videos = video_list(count, folder)
+    spec, backbone = prepare_spec(preset, {}, "random:0", cpu)
+    sizes: list[int] = []
+    runs = 0
 
-        def extract() -> None:
-            nonlocal count
-            count += 1
-            store = FeatureStore.create(Path(folder) / str(count), "bench", to_plain(spec))
-            extract_features(videos, spec, store, backbone, RunOptions(device="cpu", workers=1))
+    def extract() -> None:
+        nonlocal runs
+        runs += 1
+        store = FeatureStore.create(folder / str(runs), "bench", to_plain(spec))
+        summary = extract_features(videos, spec, store, backbone, options)
+        assert summary.done == count, summary.failed
 
-        bare, whole = alternate(lambda: forward(backbone, images, len(videos)), extract)
-        report("extract end to end, MobileNetV2 centre crop, 16 short videos", bare / whole, "ratio", "bare forward passes")
-        _, contiguous = prepare_spec("mobilenet-rgb", {"channels_last": False}, "random:0", cpu)
-        plain = images.contiguous(memory_format=torch.contiguous_format)
-        slow, fast = alternate(lambda: forward(contiguous, plain, 1), lambda: forward(backbone, images, 1))
-        report("MobileNetV2 fp32 channels-last", slow / fast, "times as fast", "contiguous layout")
+    handle = backbone.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    extract()
+    handle.remove()
+    images = Network(backbone, spec, cpu).images(torch.randint(0, 256, _units(spec, backbone, max(sizes)), dtype=torch.uint8))
+
+    def forward() -> None:
+        with torch.inference_mode(), exact_arithmetic():
+            for size in sizes:
+                backbone(images[:size], spec.levels)
+
+    bare, whole = alternate(forward, extract)
+    title = f"extract end to end, {preset}, {count} videos, {sum(sizes)} images or clips"
+    report(title, bare / whole, "ratio", "bare forward passes", None if preset.startswith("mobilenet") else BAR)
+
+
+def _units(spec: FeatureSpec, backbone: Backbone, images: int) -> tuple[int, ...]:
+    length = spec.clips.length if backbone.info.clip_length > 1 else 1
+    return images, length, 1, backbone.info.channels, spec.crops.size, spec.crops.size
 
 
 if __name__ == "__main__":

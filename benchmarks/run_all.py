@@ -12,7 +12,7 @@ HERE = Path(__file__).resolve().parent
 
 def main() -> None:
     """Run the scripts one after another; ends with 1 if one of them failed."""
-    scripts = sorted(path for path in HERE.glob("*.py") if path.name not in ("run_all.py", "figures.py"))
+    scripts = sorted(path for path in HERE.glob("*.py") if path.name not in ("run_all.py", "figures.py", "material.py"))
     target = HERE / "results" / f"{datetime.date.today()}-{'gpu' if torch.cuda.is_available() else 'cpu'}.jsonl"
     target.parent.mkdir(exist_ok=True)
     failed = False

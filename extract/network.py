@@ -71,19 +71,22 @@ class Network:
             return cut(resized, boxes, self.spec.flow)
 
     @torch.inference_mode()
-    def forward(self, units: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Crops uint8 [B, T, n, C, S, S] of B units of T frames -> ``{level: float32 [B, n, D]}`` on the device."""
+    def images(self, units: torch.Tensor) -> torch.Tensor:
+        """Crops uint8 [B, T, n, C, S, S] of B units of T frames -> what the network takes, [B * n, C, (T), S, S], normalised."""
         info, dtype = self.backbone.info, DTYPES[self.spec.precision]
         clips = units.transpose(1, 2).flatten(0, 1)  # [B*n, T, C, S, S]
         if self.spec.channels_last:  # while it is bytes
             images = normalise(clips.permute(0, 1, 3, 4, 2).contiguous(), info, dtype, channels_last=True).permute(0, 4, 1, 2, 3)
         else:
             images = normalise(clips.transpose(1, 2).contiguous().transpose(1, 2), info, dtype).transpose(1, 2)
-        images = images.squeeze(2) if info.clip_length == 1 else images  # [B*n, C, (T), S, S]
-        layout = MEMORY_FORMATS[images.dim()] if self.spec.channels_last else torch.contiguous_format
-        levels = self.backbone(images.contiguous(memory_format=layout), self.spec.levels)
-        batch, crops = units.shape[0], units.shape[2]
-        return {name: level.unflatten(0, (batch, crops)) for name, level in levels.items()}
+        images = images.squeeze(2) if info.clip_length == 1 else images
+        return images.contiguous(memory_format=MEMORY_FORMATS[images.dim()] if self.spec.channels_last else torch.contiguous_format)
+
+    @torch.inference_mode()
+    def forward(self, units: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Crops uint8 [B, T, n, C, S, S] of B units of T frames -> ``{level: float32 [B, n, D]}`` on the device."""
+        levels = self.backbone(self.images(units), self.spec.levels)
+        return {name: level.unflatten(0, (len(units), units.shape[2])) for name, level in levels.items()}
 
     @torch.inference_mode()
     def features(self, units: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -24,6 +24,7 @@ class Tally:
         self.packets = self.frames = self.refused = self.refused_at = 0
         self.problem = ""
         self._stream = stream.index
+        self._units: dict[int, float] = {}  # of the streams' time stamps, in seconds
         self._claimed_seconds: float | None = None
         self._first: float | None = None
         self._last = 0.0
@@ -38,12 +39,16 @@ class Tally:
     def packet(self, packet: av.Packet) -> None:
         """Note a packet and the time that it reaches."""
         stamp = packet.dts if packet.pts is None else packet.pts
-        if stamp is None or packet.time_base is None:
+        index = packet.stream.index
+        if index not in self._units:
+            self._units[index] = float(packet.time_base or 0)  # a fraction, which is slow to ask for each time
+        unit = self._units[index]
+        if stamp is None or not unit:
             return  # the empty packet at the end
-        start = float(stamp * packet.time_base)
-        self.packets += packet.stream.index == self._stream
+        start = stamp * unit
+        self.packets += index == self._stream
         self._first = start if self._first is None else min(self._first, start)
-        self._last = max(self._last, start + float((packet.duration or 0) * packet.time_base))
+        self._last = max(self._last, start + (packet.duration or 0) * unit)
 
     def refuse(self, reason: str) -> None:
         """Note a packet that does not decode."""
