@@ -29,6 +29,7 @@ COMMANDS = {
     },
     "Stage two: features to scores": {
         "train-head": ("temporal.commands", "train_head", "Train a light recurrent head from cached features."),
+        "heads": ("temporal.heads_commands", "heads", "List the heads, their papers and their own settings."),
         "predict": ("temporal.commands", "predict", "Score videos of a store with a trained head."),
     },
     "Scores to results": {

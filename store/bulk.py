@@ -106,11 +106,16 @@ class RowReader:
         videos = np.arange(len(self)) if chosen is None else _positions(chosen, len(self))
         return self._retried(lambda plan: self._read(plan, videos, out, dtype, check, order, spans, threads or _threads()))
 
-    def one(self, video: int, check: bool = True) -> np.ndarray:
-        """The rows [N, ...] of the video at one position of the list, as stored, copied; errors as of ``read``."""
+    def one(self, video: int, check: bool = True, rows: np.ndarray | None = None) -> np.ndarray:
+        """The rows [N, ...] of the video at one position of the list, as stored, copied; errors as of ``read``.
+
+        ``rows`` int [n]: only these of the video's rows; the digest, which is one of all rows, costs reading all of them.
+        """
         if not 0 <= video < len(self):
             raise IndexError(f"position {video} of a list of {len(self)} videos")
-        return self._retried(lambda plan: _read_one(plan, video, check))
+        if rows is not None and len(rows) and not 0 <= rows.min() <= rows.max() < self.counts[video]:
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of a video of {self.counts[video]} rows")
+        return self._retried(lambda plan: _read_one(plan, video, check, rows))
 
     def _read(
         self,
@@ -163,15 +168,17 @@ class RowReader:
         return out
 
 
-def _read_one(plan: Plan, video: int, check: bool) -> np.ndarray:
+def _read_one(plan: Plan, video: int, check: bool, rows: np.ndarray | None) -> np.ndarray:
     arrays, level = plan.arrays(int(plan.shard[video])), plan.level
     span = slice(int(plan.first[video]), int(plan.first[video] + plan.counts[video]))
+    if rows is not None and not check:
+        return np.asarray(arrays.values[level.name][span][rows])
     values: np.ndarray = arrays.values[level.name][span].copy()
     if check:
         found = video_digest(plan.encoded_id(video), plan.encoded_level, values, arrays.frames[span], arrays.times[span])
         if found != arrays.digests[level.name][plan.position[video]].tobytes():
             raise plan.damage([video])
-    return values
+    return values if rows is None else values[rows]
 
 
 def _positions(chosen: np.ndarray | Sequence[int], videos: int) -> np.ndarray:

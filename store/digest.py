@@ -10,7 +10,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from store.errors import SpecError
@@ -18,8 +18,8 @@ from store.errors import SpecError
 T = TypeVar("T")
 
 
-def setting(default: Any, text: str) -> Any:
-    """A dataclass field with a default and the help text that the command line and the docs show."""
+def setting(default: Any, text: str | Callable[[], str]) -> Any:
+    """A dataclass field with a default and the help text that the command line and the docs show (or what makes it, when it is shown)."""
     return dataclasses.field(default=default, metadata={"help": text})
 
 
@@ -73,7 +73,8 @@ def convert(annotation: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return convert(next(arg for arg in args if arg is not type(None)), value, where)
+        given = [arg for arg in args if arg is not type(None)]
+        return _one_of(given, value, where) if len(given) > 1 else convert(given[0], value, where)
     if origin is typing.Literal:
         if value not in args:
             raise SpecError(f"{where} is {value!r}; it must be one of {', '.join(map(repr, args))}")
@@ -103,6 +104,12 @@ def _convert_scalar(annotation: Any, value: Any, where: str) -> Any:
     if annotation in (str, bool):
         _require(isinstance(value, annotation), where, value, "text" if annotation is str else "true or false")
     return value
+
+
+def _one_of(scalars: Sequence[type], value: Any, where: str) -> Any:
+    """A value that may be of several scalar types stays what it is."""
+    _require(isinstance(value, tuple(scalars)), where, value, "true or false, a number or text")
+    return convert(type(value), value, where)
 
 
 def _require(condition: bool, where: str, value: Any, expected: str) -> None:

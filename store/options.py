@@ -10,7 +10,7 @@ import functools
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -117,20 +117,43 @@ def _leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any, str, Any]]:
         yield prefix + field.name, default, field.metadata.get("help", ""), annotation
 
 
-def _option(name: str, default: Any, text: str, annotation: Any) -> Callable[[Any], Any]:
+class _LateHelp(click.Option):
+    """An option whose help is put together when it is shown, since that reads files."""
+
+    def __init__(self, declarations: Sequence[str], text: Callable[[], str], shown: str, **settings: Any) -> None:
+        super().__init__(declarations, **settings)
+        self._text, self._shown = text, shown
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Flag and help text."""
+        self.help = _label(self._text(), self._shown)
+        return super().get_help_record(ctx)
+
+
+def _label(text: str, shown: str) -> str:
+    return f"{text} [default: {shown}]" if shown else text
+
+
+def _option(name: str, default: Any, text: str | Callable[[], str], annotation: Any) -> Callable[[Any], Any]:
     flag = "--" + name.replace("_", "-")
     annotation = _without_none(annotation)
     shown = _show(default)
-    label = f"{text} [default: {shown}]" if shown else text
+    if not isinstance(text, str):
+        return click.option(flag, _parameter(name), default=None, metavar=_kind(annotation), cls=_LateHelp, text=text, shown=shown)
+    label = _label(text, shown)
     if annotation is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", _parameter(name), default=None, help=label)
     if typing.get_origin(annotation) is typing.Literal:
         choice = click.Choice([str(arg) for arg in typing.get_args(annotation)])
         return click.option(flag, _parameter(name), default=None, type=choice, help=label)
-    kind = {int: "INTEGER", float: "NUMBER", str: "TEXT"}.get(
-        annotation, "LIST" if typing.get_origin(annotation) is tuple else "KEY=NUMBER,..."
-    )
-    return click.option(flag, _parameter(name), default=None, metavar=kind, help=label)
+    return click.option(flag, _parameter(name), default=None, metavar=_kind(annotation), help=label)
+
+
+def _kind(annotation: Any) -> str:
+    """What a value looks like, in the help."""
+    if typing.get_origin(annotation) is dict:
+        return "KEY=NUMBER,..." if typing.get_args(annotation)[1] is float else "KEY=VALUE,..."
+    return {int: "INTEGER", float: "NUMBER", str: "TEXT"}.get(annotation, "LIST")
 
 
 def _parse(value: Any, annotation: Any, name: str) -> Any:

@@ -37,7 +37,12 @@ device_option = click.option("--device", default="cpu", show_default=True, help=
 @click.option("--force", is_flag=True, help="Train again what is there already, and replace runs made from other settings.")
 @click.option("--jobs", type=click.IntRange(0), default=0, help="Processes for several folds or seeds. [default: one a core]")
 @device_option
-@spec_options(RunSpec, skip=("format",))
+@click.option(
+    "--head-weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Pretrained weights of a head that takes them (see `actioncache heads`): a state dict, .safetensors or .pth.",
+)
+@spec_options(RunSpec, skip=("format", "head.weights"))
 @click.pass_context
 def train_head(
     context: click.Context,
@@ -51,6 +56,7 @@ def train_head(
     force: bool,
     jobs: int,
     device: str,
+    head_weights: Path | None,
     overrides: dict[str, Any],
 ) -> None:
     """Train a head on the cached features of LIST's training videos and score its test videos.
@@ -64,7 +70,7 @@ def train_head(
     stores = [FeatureStore.open(path) for path in features]
     numbers = parse_seeds(seeds)
     outcome = train_list(
-        stores, videos, spec, out / safe_name(name, "run name"), cross_validate, numbers, allow_missing, force, jobs, device
+        stores, videos, spec, out / safe_name(name, "run name"), cross_validate, numbers, allow_missing, force, jobs, device, head_weights
     )
     click.echo(outcome_text(outcome))
     for note in outcome.notes:

@@ -13,10 +13,11 @@ import numpy as np
 
 from store.digest import digest
 from store.errors import StoreError
-from store.files import safe_name, write_bytes, write_text
+from store.files import safe_name, sha256_file, write_bytes, write_text
 from store.progress import Progress
 from store.scores import ScoreTable
 from temporal.folds import Part, leave_one_group_out, list_part
+from temporal.params import head_info
 from temporal.run_dir import CURVES, FOLDS, SCORES, SPEC, SUMMARY, Run, check_replaceable, curves_png, existing, spec_text
 from temporal.sequences import FeatureSource, Sequences, load_sequences, missing_videos, resolve_levels
 from temporal.spec import RunSpec
@@ -51,6 +52,7 @@ def train_list(
     force: bool = False,
     jobs: int = 0,
     device: str = "cpu",
+    head_weights: Path | None = None,
 ) -> Outcome:
     """Everything that ``actioncache train-head`` does.
 
@@ -58,6 +60,8 @@ def train_list(
     ``jobs``: processes for several folds or seeds (one thread each), 0 for one a core. What is complete already is skipped.
     """
     safe_name(path.name, "run name")
+    if head_weights is not None:
+        spec = replace(spec, head=replace(spec.head, weights=f"sha256:{sha256_file(head_weights)}"))
     levels = resolve_levels(stores, spec.sequence)
     listed, videos = videos, videos if cross_validate else videos_in_use(videos)
     absent = missing_videos(stores, videos) if allow_missing else []
@@ -70,12 +74,14 @@ def train_list(
     folders = [path / f"seed-{seed}" for seed in seeds] or [path]
     _check_layout(path, bool(seeds))
     todo, runs = _plan(source, parts, specs, folders, cross_validate, force)
+    todo = [replace(task, weights=head_weights) for task in todo]
     if todo:
         from temporal.train import check_device
 
         check_device(device)
         alone = not seeds and not cross_validate
-        _run_all(todo, load_sequences(stores, videos, spec.sequence, levels), source, jobs, device, alone)
+        sequences = load_sequences(stores, videos, spec.sequence, levels, reads=head_info(spec.head.name).reads)
+        _run_all(todo, sequences, source, jobs, device, alone)
     for each, folder in zip(specs, folders, strict=True):
         if folder not in runs:
             runs[folder] = _join_folds(folder, each, source, parts) if cross_validate else Run.open(folder)

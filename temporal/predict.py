@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from store.errors import SpecMismatchError
-from store.scores import ScoreTable
+from store.scores import Kind, ScoreTable
+from temporal.params import head_info
+from temporal.scoring import score_kind
 from temporal.sequences import FeatureSource, Sequences, load_sequences
 from temporal.spec import RunSpec
 
@@ -17,19 +19,21 @@ if TYPE_CHECKING:
 
 
 def predict(run: "Run", stores: Sequence[FeatureSource], videos: "VideoList", device: str = "cpu") -> ScoreTable:
-    """Raw class scores (kind "scores") of ``videos`` from a run's head; labels are kept for evaluation and never used.
+    """Scores of ``videos`` from a run's head, of the kind that ``scoring.score_kind`` says; labels are kept for evaluation, never used.
 
     Raises SpecMismatchError (features made from another spec), MissingFeaturesError, ListError (a label that is no class of the run).
     """
-    from temporal.train import check_device, class_scores, padded
+    from temporal.batches import padded
+    from temporal.train import check_device, class_scores
 
     check_device(device)
     check_stores(run, stores)
     head, projection = run.head(device)
     levels = [entry["level"] for entry in run.features]
-    sequences = load_sequences(stores, videos, run.spec.sequence, levels, run.classes)
-    values = class_scores(head, padded(sequences, projection, run.spec, device))
-    return score_table(values, sequences, run.classes, {"run": run.name, "run_digest": run.digest, "features": run.features})
+    spec, kind = run.spec, score_kind(run.spec)
+    sequences = load_sequences(stores, videos, spec.sequence, levels, run.classes, head_info(spec.head.name).reads)
+    values = class_scores(head, padded(sequences, projection, spec.sequence, device), kind)
+    return score_table(values, sequences, run.classes, kind, {"run": run.name, "run_digest": run.digest, "features": run.features})
 
 
 def check_stores(run: "Run", stores: Sequence[FeatureSource]) -> None:
@@ -48,16 +52,19 @@ def check_stores(run: "Run", stores: Sequence[FeatureSource]) -> None:
             )
 
 
-def score_table(values: np.ndarray, sequences: Sequences, classes: Sequence[str], source: Mapping[str, Any]) -> ScoreTable:
-    """Wrap raw class scores [V, C]; labels are left out unless every video has one."""
+def score_table(values: np.ndarray, sequences: Sequences, classes: Sequence[str], kind: Kind, source: Mapping[str, Any]) -> ScoreTable:
+    """Wrap scores [V, C]; labels are left out unless every video has one."""
     labels = np.array(sequences.labels) if len(sequences) and (sequences.labels >= 0).all() else None
-    return ScoreTable(sequences.ids, tuple(classes), values, "scores", labels, dict(source))
+    return ScoreTable(sequences.ids, tuple(classes), values, kind, labels, dict(source))
 
 
 def fitted_table(
     fitted: "Fitted", sequences: Sequences, spec: RunSpec, classes: Sequence[str], source: Mapping[str, Any], device: str
 ) -> ScoreTable:
     """Score a part with a head that has just been fitted."""
-    from temporal.train import class_scores, padded
+    from temporal.batches import padded
+    from temporal.train import class_scores
 
-    return score_table(class_scores(fitted.head, padded(sequences, fitted.projection, spec, device)), sequences, classes, source)
+    kind = score_kind(spec)
+    values = class_scores(fitted.head, padded(sequences, fitted.projection, spec.sequence, device), kind)
+    return score_table(values, sequences, classes, kind, source)

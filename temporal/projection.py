@@ -6,6 +6,7 @@ from io import BytesIO
 import numpy as np
 
 from store.errors import TrainingError
+from temporal.sequences import Sequences
 from temporal.spec import SequenceSpec
 
 ROWS_AT_ONCE = 16384  # rows a chunk when applying, to bound the memory
@@ -23,9 +24,14 @@ class Projection:
     components: np.ndarray | None = None
     offset: np.ndarray | None = None
 
+    @property
+    def empty(self) -> bool:
+        """Whether rows stay as they are."""
+        return self.mean is None and self.components is None
+
     def apply(self, rows: np.ndarray) -> np.ndarray:
         """Rows [R, D] -> float32 [R, d]."""
-        if self.mean is None and self.components is None:
+        if self.empty:
             return rows
         width = rows.shape[1] if self.components is None else len(self.components)
         result = np.empty((len(rows), width), dtype=np.float32)
@@ -50,6 +56,13 @@ class Projection:
         """What ``to_bytes`` wrote."""
         with np.load(BytesIO(data), allow_pickle=False) as file:
             return cls(**{name: file[name] for name in file.files})
+
+
+def projection_for(training: Sequences, spec: SequenceSpec, seed: int = 0) -> Projection:
+    """``fit_projection`` on the rows of ``training``, which are gathered only where there is something to fit."""
+    if not spec.znorm and spec.projection == "none":
+        return Projection()
+    return fit_projection(training.own_rows(), spec, seed)
 
 
 def fit_projection(rows: np.ndarray, spec: SequenceSpec, seed: int = 0) -> Projection:

@@ -18,7 +18,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,12 +119,13 @@ class Run:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        from temporal.train import build_head, seeded
+        from temporal.heads import build_head
+        from temporal.train import seeded
 
         if (self.path / FOLDS).is_dir():
             raise StoreError(f"{self.path} is a cross-validation and has no single head; its runs are in {self.path / FOLDS}")
         with seeded(0):
-            head = build_head(self.spec, int(self.result["input_width"]), len(self.classes))
+            head = build_head(replace(self.spec.head, weights=""), int(self.result["input_width"]), len(self.classes))
         try:
             head.load_state_dict(load_file(str(self.path / WEIGHTS)))
             projection = Projection.from_bytes((self.path / PROJECTION).read_bytes())

@@ -1,18 +1,18 @@
-"""Sequences in memory: the cached features of a list of videos, sampled in time, padded, and cut into batches by index."""
+"""The cached features of a list of videos, read once, and the samples that they are cut into."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from store.errors import FeatureError, ListError, MissingFeaturesError, SpecError
+from store.errors import FeatureError, ListError, MissingFeaturesError, SpecError, TrainingError
+from temporal.maps import MapRows
+from temporal.sampling import spread, windows
 from temporal.spec import SequenceSpec
 
 if TYPE_CHECKING:
-    import torch
-
     from store.bulk import RowReader
     from store.videos import VideoList
 
@@ -34,119 +34,74 @@ class FeatureSource(Protocol):
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Padded sequences: x [B, T, D] float32 with 0 at and after each length, lengths [B], labels [B] int64 (-1: none), ids."""
-
-    x: "torch.Tensor"
-    lengths: "torch.Tensor"
-    labels: "torch.Tensor"
-    ids: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Sequences:
-    """The clips of V videos in one array, so that a fold or a part is only another choice of spans and shares the features.
+    """The samples of V videos in one array, so that a fold or a part is only another choice of spans and shares the features.
 
-    rows float32 [R, D]; video v owns ``rows[starts[v] : starts[v] + counts[v]]``; labels int64 [V], -1 where there is none; groups [V].
+    rows float16 or float32 [R, D] (or maps [R, C, H, W], left on the disk); sample s owns ``rows[starts[s] : starts[s] + counts[s]]``
+    and is of video ``owners[s]``; ids, labels int64 (-1 where there is none) and groups [V]. ``owner`` int64 [S], ascending, where a
+    video may have several samples; None: it has one.
     """
 
     ids: tuple[str, ...]
-    rows: np.ndarray
+    rows: "np.ndarray | MapRows"
     starts: np.ndarray
     counts: np.ndarray
     labels: np.ndarray
     groups: tuple[str, ...]
+    owner: np.ndarray | None = None
 
     def __len__(self) -> int:
+        """V: parts are chosen by video, so that all samples of a video, and videos of a group, stay together."""
         return len(self.ids)
 
     @property
     def width(self) -> int:
-        """Feature width D."""
+        """Feature width D, or channels C of maps."""
         return int(self.rows.shape[1])
+
+    @property
+    def owners(self) -> np.ndarray:
+        """The position of each sample's video, int64 [S]."""
+        return np.arange(len(self.ids)) if self.owner is None else self.owner
 
     def subset(self, chosen: np.ndarray | Sequence[int]) -> "Sequences":
         """The videos at positions ``chosen``, in that order; the features are shared, not copied."""
         index = np.asarray(chosen, dtype=np.int64)
+        samples, owner = index, None
+        if self.owner is not None:
+            edges = np.searchsorted(self.owner, np.arange(len(self) + 1))
+            many = (edges[1:] - edges[:-1])[index]
+            samples, owner = spread(edges[index], many), np.repeat(np.arange(len(index)), many)
         return replace(
             self,
             ids=tuple(self.ids[i] for i in index),
-            starts=self.starts[index],
-            counts=self.counts[index],
+            starts=self.starts[samples],
+            counts=self.counts[samples],
             labels=self.labels[index],
             groups=tuple(self.groups[i] for i in index),
+            owner=owner,
         )
 
     def own_rows(self) -> np.ndarray:
-        """The feature rows of these videos and of no others, [sum of counts, D]; what a projection is fitted on."""
-        index = [np.arange(start, start + count) for start, count in zip(self.starts, self.counts, strict=True)]
-        return self.rows[np.concatenate(index)]
+        """The feature rows of these videos and of no others, each once, [n, D]; what a projection is fitted on."""
+        return self.compact().held_rows()
 
+    def compact(self) -> "Sequences":
+        """The same samples over an array of their own rows only; the same array where it holds no others."""
+        index = np.unique(spread(self.starts, self.counts))
+        rows = self.held_rows()
+        if len(index) == len(rows):
+            return self
+        return replace(self, rows=rows[index], starts=np.searchsorted(index, self.starts))
 
-def sigma(num_clips: int, steps: int) -> np.ndarray:
-    """Which of K clips the T steps take, int64 [T], counted from 0 (PAPERS A, with t counted from 1 there).
-
-    sigma(t) = 1 + floor((t - 1)(K - 1) / (T - 1)); K < T repeats, K = T is the identity, T = 1 takes the first.
-    """
-    if num_clips < 1 or steps < 1:
-        raise SpecError(f"a sequence needs at least one clip and one step, not {num_clips} and {steps}")
-    return np.arange(steps, dtype=np.int64) * (num_clips - 1) // max(steps - 1, 1)
-
-
-def step_indices(counts: np.ndarray, spec: SequenceSpec) -> list[np.ndarray]:
-    """For each video with ``counts[v]`` clips, the clips its steps take."""
-    if spec.sampling == "all":
-        return [np.arange(count, dtype=np.int64) for count in counts]
-    cached = {int(count): sigma(int(count), spec.steps) for count in np.unique(counts)}
-    return [cached[int(count)] for count in counts]
-
-
-class PaddedSequences:
-    """A whole part on one device: the rows once, and for each video the rows of its steps; batches are gathered by index."""
-
-    def __init__(self, sequences: Sequences, rows: np.ndarray, spec: SequenceSpec, device: str = "cpu") -> None:
-        """``rows`` float32 [R, d]: the rows of ``sequences`` after projection."""
-        import torch
-
-        steps = step_indices(sequences.counts, spec)
-        lengths = np.array([len(step) for step in steps], dtype=np.int64)
-        used, index = _compact(sequences.starts, steps, int(lengths.max()))
-        with_padding = np.zeros((len(used) + 1, rows.shape[1]), dtype=np.float32)
-        with_padding[:-1] = rows[used]
-        self.ids = sequences.ids
-        self.rows = torch.from_numpy(with_padding).to(device)
-        self.index = torch.from_numpy(index).to(device)
-        self.host_lengths = lengths
-        self.lengths = torch.from_numpy(lengths).to(device)
-        self.labels = torch.from_numpy(np.array(sequences.labels)).to(device)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def batch(self, chosen: np.ndarray) -> Batch:
-        """The videos at positions ``chosen`` int64 [B], padded to the longest of them."""
-        import torch
-
-        longest = int(self.host_lengths[chosen].max())
-        at = torch.from_numpy(chosen).to(self.index.device)
-        x = self.rows[self.index[at, :longest]]
-        return Batch(x, self.lengths[at], self.labels[at], tuple(self.ids[i] for i in chosen))
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """All videos in order, ``size`` at a time."""
-        for start in range(0, len(self), size):
-            yield self.batch(np.arange(start, min(start + size, len(self))))
-
-
-def _compact(starts: np.ndarray, steps: list[np.ndarray], longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows that any step uses, and [V, longest] positions among them; padding points one past the last."""
-    flat = np.concatenate([start + step for start, step in zip(starts, steps, strict=True)])
-    used, position = np.unique(flat, return_inverse=True)
-    index = np.full((len(steps), longest), len(used), dtype=np.int64)
-    ends = np.cumsum([len(step) for step in steps])
-    for row, (end, step) in enumerate(zip(ends, steps, strict=True)):
-        index[row, : len(step)] = position[end - len(step) : end]
-    return used, index
+    def held_rows(self) -> np.ndarray:
+        """``rows`` as an array in memory; TrainingError where they are maps."""
+        if not isinstance(self.rows, np.ndarray):
+            raise TrainingError(
+                "feature maps stay on the disk, so no Z-norm or PCA can be fitted on them; use --sequence.projection none and no "
+                "--sequence.znorm"
+            )
+        return self.rows
 
 
 def load_sequences(
@@ -155,10 +110,12 @@ def load_sequences(
     spec: SequenceSpec,
     levels: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
+    reads: str = "vectors",
 ) -> Sequences:
-    """Read the features of every video of the list into memory, fused (``spec.mid``) where there are two stores.
+    """Read the features of every video of the list into memory, fused (``spec.mid``) where there are two stores; maps stay on the disk.
 
-    ``levels``: one level a store, default ``resolve_levels``; ``classes``: what labels count in, default the list's.
+    ``levels``: one level a store, default ``resolve_levels``; ``classes``: what labels count in, default the list's; ``reads``:
+    "vectors" or "maps", which of the two the head takes.
     Raises MissingFeaturesError (how many and which), FeatureError (shapes that do not fit), ListError (a label that is no class).
     """
     if not len(videos):
@@ -168,14 +125,12 @@ def load_sequences(
     if absent:
         raise MissingFeaturesError(_missing_message(stores, absent, len(videos)))
     ids = [video.id for video in videos]
-    rows, starts, counts = _level_rows(stores[0], levels[0], ids, spec)
+    found = _level_rows(stores[0], levels[0], ids, spec, reads)
     if spec.mid != "none":
-        other, other_starts, other_counts = _level_rows(stores[1], levels[1], ids, spec)
-        _check_equal(ids, stores, counts, other_counts, rows.shape[1], other.shape[1])
-        assert np.array_equal(starts, other_starts), "rows of equal lists and counts lie alike"
-        (np.add if spec.mid == "sum" else np.multiply)(rows, other, out=rows)
+        found = _fused(ids, stores, found, _level_rows(stores[1], levels[1], ids, spec, reads), spec)
     labels = label_indices(videos, videos.classes if classes is None else classes)
-    return Sequences(tuple(video.id for video in videos), rows, starts, counts, labels, tuple(video.group for video in videos))
+    starts, counts, owner = _samples(found, spec)
+    return Sequences(tuple(ids), found.rows, starts, counts, labels, tuple(video.group for video in videos), owner)
 
 
 def resolve_levels(stores: Sequence[FeatureSource], spec: SequenceSpec) -> tuple[str, ...]:
@@ -215,19 +170,35 @@ def label_indices(videos: "VideoList", classes: Sequence[str]) -> np.ndarray:
     return np.array([-1 if video.label is None else position[video.label] for video in videos], dtype=np.int64)
 
 
-def _level_rows(store: FeatureSource, level: str, ids: list[str], spec: SequenceSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One level of all videos as float32 [R, D], and the first row and number of rows of each video."""
+@dataclass(frozen=True)
+class _Level:
+    """One level of all videos: ``rows`` [R, D], or maps; ``starts`` and ``counts`` of each video's clips, of ``inner`` rows each."""
+
+    rows: "np.ndarray | MapRows"
+    starts: np.ndarray
+    counts: np.ndarray
+    inner: int = 1
+
+
+def _level_rows(store: FeatureSource, level: str, ids: list[str], spec: SequenceSpec, reads: str) -> _Level:
+    """One level of all videos as it is stored, in float32 where something is computed of it."""
     reader = store.reader(ids, level)
     shape = reader.level.row_shape
     if len(shape) == 2 and spec.inner == "mean":
         return _inner_means(reader, shape[1])
-    if len(shape) != 1:
-        raise FeatureError(_shape_message(ids[0], store, level, (int(reader.counts[0]), *shape)))
-    found = reader.read(dtype="float32")
-    return found.values, found.starts, found.counts
+    if problem := _shape_problem(shape, spec, reads):
+        raise FeatureError(
+            f"features {level!r} of video {ids[0]!r} in {store.path} have the shape {[int(reader.counts[0]), *shape]}{problem}"
+        )
+    if reads == "maps":
+        counts = reader.counts
+        return _Level(MapRows(reader), np.cumsum(counts) - counts, counts)
+    found = reader.read(dtype="float32" if spec.mid != "none" else None)
+    inner = shape[0] if len(shape) == 2 else 1
+    return _Level(found.values.reshape(-1, shape[-1]), found.starts, found.counts, inner)
 
 
-def _inner_means(reader: "RowReader", width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _inner_means(reader: "RowReader", width: int) -> _Level:
     """[R, n, D] to float32 [R, D]: the mean over a clip's vectors, a few videos at a time, since all of them are n times as large."""
     counts = reader.counts
     ends = np.cumsum(counts)
@@ -237,29 +208,54 @@ def _inner_means(reader: "RowReader", width: int) -> tuple[np.ndarray, np.ndarra
         end = min(start + some, len(counts))
         rows = reader.read(np.arange(start, end)).values
         rows.mean(axis=1, dtype=np.float32, out=means[ends[start] - counts[start] : ends[end - 1]])
-    return means, ends - counts, counts
+    return _Level(means, ends - counts, counts)
 
 
-def _check_equal(
-    ids: list[str], stores: Sequence[FeatureSource], counts: np.ndarray, others: np.ndarray, width: int, other_width: int
-) -> None:
-    differ = np.flatnonzero((counts != others) | (width != other_width))
+def _fused(ids: list[str], stores: Sequence[FeatureSource], one: _Level, other: _Level, spec: SequenceSpec) -> _Level:
+    """Mid fusion, element by element, in float32, into the first array."""
+    widths = one.rows.shape[1] * one.inner, other.rows.shape[1] * other.inner
+    differ = np.flatnonzero((one.counts != other.counts) | (one.rows.shape[1:] != other.rows.shape[1:]) | (one.inner != other.inner))
     if len(differ):
         at = int(differ[0])
         raise FeatureError(
-            f"mid fusion of video {ids[at]!r}: {stores[0].path} has {counts[at]} clips of width {width}, {stores[1].path} has {others[at]} "
-            f"of width {other_width}; element-wise fusion needs equal numbers ({len(differ)} of {len(ids)} videos differ): extract both "
-            "with the same clip rule and levels of equal width"
+            f"mid fusion of video {ids[at]!r}: {stores[0].path} has {one.counts[at]} clips of width {widths[0]}, {stores[1].path} has "
+            f"{other.counts[at]} of width {widths[1]}; element-wise fusion needs equal numbers ({len(differ)} of {len(ids)} videos "
+            "differ): extract both with the same clip rule and levels of equal width"
         )
+    if not isinstance(one.rows, np.ndarray) or not isinstance(other.rows, np.ndarray):
+        raise FeatureError("feature maps cannot be fused before a head; train one on each store and fuse their scores")
+    assert np.array_equal(one.starts, other.starts), "rows of equal lists and counts lie alike"
+    (np.add if spec.mid == "sum" else np.multiply)(one.rows, other.rows, out=one.rows)
+    return one
 
 
-def _shape_message(id_: str, store: FeatureSource, level: str, shape: tuple[int, ...]) -> str:
-    what = f"features {level!r} of video {id_!r} in {store.path} have the shape {list(shape)}"
+def _samples(found: _Level, spec: SequenceSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """First row, number of rows and video of each sample; no videos where every video is one sample."""
+    if spec.samples == "windows":
+        return windows(found.starts, found.counts, spec.window, spec.stride)
+    if spec.samples == "clips":
+        starts = spread(found.starts, found.counts) * found.inner
+        return starts, np.full(len(starts), found.inner), np.repeat(np.arange(len(found.counts)), found.counts)
+    return found.starts, found.counts, None
+
+
+def _shape_problem(shape: tuple[int, ...], spec: SequenceSpec, reads: str) -> str:
+    """Why a head cannot read clips of this shape, and what to do; empty where it can."""
+    wanted = 3 if reads == "maps" else 2 if spec.samples == "clips" else 1
+    if len(shape) == wanted:
+        return ""
     if len(shape) == 3:
-        return f"{what}: {shape[1]} vectors a clip (crops or frames kept); --sequence.inner mean takes their mean"
-    if len(shape) == 4:
-        return f"{what}: feature maps, which these heads cannot read; extract with spatial pooling"
-    return f"{what}; a sequence needs [clips, width]"
+        return ": feature maps, which this head cannot read; use head recurrent_residual, or extract with spatial pooling"
+    if reads == "maps":
+        return ", but this head reads feature maps [clips, C, H, W]; extract such a level, e.g. with preset resnet50-maps"
+    if len(shape) == 2:
+        return (
+            f": {shape[0]} vectors a clip (crops or frames kept); --sequence.inner mean takes their mean, --sequence.samples clips makes a "
+            "sequence of each clip's frames"
+        )
+    if len(shape) == 1:
+        return ": one vector a clip, but --sequence.samples clips needs the frames of each, [clips, frames, width]"
+    return "; a sequence needs [clips, width]"
 
 
 def _missing_message(stores: Sequence[FeatureSource], absent: list[str], total: int) -> str:

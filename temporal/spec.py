@@ -7,22 +7,34 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from store.digest import Checked, demand, setting
+from temporal.params import Value, head_help, head_info, params_help
 
-FORMAT = 1  # raised when the meaning of a spec changes, so that old and new runs never mix
+FORMAT = 2  # raised when the meaning of a spec changes, so that old and new runs never mix
 
 
 @dataclass(frozen=True)
 class SequenceSpec(Checked):
-    """From the cached features of a video to one sequence [steps, width]."""
+    """From the cached features of a video to sequences [steps, width]: its samples, each of which is trained on with the video's label.
+
+    Where a video has several samples its class probabilities are the mean of its samples' (PAPERS B, C); validation counts videos, too.
+    """
 
     level: str = setting("", "level of the features to read; may be left out where the store has one level only")
     inner: Literal["refuse", "mean"] = setting(
         "refuse",
         "features with several vectors a clip (crops or frames kept, [clips, n, width]): refuse them, or take their mean in float32",
     )
+    samples: Literal["video", "clips", "windows"] = setting(
+        "video",
+        "video: one sequence of a video's clips; clips: every clip is one, of its frames (features [clips, frames, width]); windows: "
+        "pieces of WINDOW clips, every STRIDE clips",
+    )
+    window: int = setting(16, "clips in a window (samples windows); a shorter video is one window")
+    stride: int = setting(16, "clips between the starts of neighbouring windows (samples windows)")
     mid: Literal["none", "sum", "product"] = setting("none", "mid fusion of two stores, element by element, before the projection")
     sampling: Literal["sigma", "all"] = setting(
-        "sigma", "sigma: STEPS of the K clips, sigma(t) = 1 + floor((t-1)(K-1)/(T-1)), short videos repeat clips; all: every clip"
+        "sigma",
+        "sigma: STEPS of a sample's K clips (or frames), sigma(t) = 1 + floor((t-1)(K-1)/(T-1)), short ones repeat; all: every one",
     )
     steps: int = setting(25, "length T of a sequence (sampling sigma)")
     znorm: bool = setting(False, "Z-normalise each feature with mean and deviation of the training part, before any PCA")
@@ -30,23 +42,32 @@ class SequenceSpec(Checked):
     width: int = setting(256, "number of principal components d_m (projection pca)")
 
     def check(self) -> None:
-        demand(self.steps >= 1, f"sequence.steps is {self.steps}; it must be at least 1")
-        demand(self.width >= 1, f"sequence.width is {self.width}; it must be at least 1")
+        for name in ("window", "stride", "steps", "width"):
+            demand(getattr(self, name) >= 1, f"sequence.{name} is {getattr(self, name)}; it must be at least 1")
+        demand(
+            self.samples != "clips" or self.inner == "refuse",
+            "sequence.samples is clips, which keeps the frames of a clip, but sequence.inner is mean; set one of them only",
+        )
 
 
 @dataclass(frozen=True)
 class HeadSpec(Checked):
-    """From a sequence to class scores; `actioncache train-head --help` lists the names."""
+    """From a sequence to class scores; `actioncache heads` tells of each head and its own settings."""
 
-    name: str = setting("gru", "head: mean, mean_std, max, lstm, gru, res_lstm, res_gru")
+    name: str = setting("gru", head_help)
+    params: dict[str, Value] = field(default_factory=dict, metadata={"help": params_help})
     hidden: int = setting(128, "hidden units H of each recurrent layer")
     layers: int = setting(1, "recurrent layers L")
     output: Literal["last", "mean", "max"] = setting(
         "mean", "recurrent heads: class scores from the last step's memory, or mean or max of all steps' class scores"
     )
     dropout: float = setting(0.5, "dropout on the input of the classifier while training")
+    weights: str = setting("", "identity of the pretrained weights, filled in from --head-weights: sha256:<digits>")
 
     def check(self) -> None:
+        info = head_info(self.name)
+        object.__setattr__(self, "params", info.resolve(self.params))  # with defaults, so that they are in the digest
+        demand(info.weights or not self.weights, f"head {self.name} takes no pretrained weights; leave --head-weights out")
         for name in ("hidden", "layers"):
             demand(getattr(self, name) >= 1, f"head.{name} is {getattr(self, name)}; it must be at least 1")
         demand(0 <= self.dropout < 1, f"head.dropout is {self.dropout}; it must be at least 0 and below 1")
@@ -92,4 +113,8 @@ class RunSpec(Checked):
     format: int = setting(FORMAT, "meaning of this spec; set by the program")
 
     def check(self) -> None:
-        demand(self.format == FORMAT, f"this run has format {self.format}; this version of actioncache writes format {FORMAT}")
+        demand(
+            self.format == FORMAT,
+            f"this run has format {self.format}, but this version of actioncache reads and writes format {FORMAT}; train it again "
+            "(with --force in its place), or use the version that made it",
+        )

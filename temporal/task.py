@@ -49,6 +49,7 @@ class Task:
     spec: RunSpec
     path: Path
     curves: bool
+    weights: Path | None = None  # pretrained weights, whose identity is in ``spec.head.weights``
 
 
 def describe_source(stores: Sequence[FeatureSource], levels: Sequence[str], videos: "VideoList", absent: Sequence[str]) -> Source:
@@ -66,7 +67,7 @@ def train_part(task: Task, sequences: Sequences, source: Source, device: str = "
     everything = sequences.subset(part.train)
     check_trainable(everything)
     training, validation = _cut(sequences, part, spec)
-    fitted = fit(training, validation, spec, num_classes, device, on_epoch)
+    fitted = fit(training, validation, spec, num_classes, device, on_epoch, weights=task.weights)
     identity = source.identity(spec, part.name)
     origin = {"run": task.path.name, "run_digest": digest(identity), "features": source.features, "part": part.name}
     tables = {}
@@ -74,7 +75,7 @@ def train_part(task: Task, sequences: Sequences, source: Source, device: str = "
         tables[VALIDATION] = fitted_table(fitted, validation, spec, source.classes, {**origin, "of": "validation part"}, device)
         if spec.train.refit:
             whole = sequences.subset(np.sort(np.concatenate([part.train, part.validation])))
-            fitted = refit(fitted, whole, spec, num_classes, device, on_epoch)
+            fitted = refit(fitted, whole, spec, num_classes, device, on_epoch, task.weights)
     if len(part.test):
         tables[SCORES] = fitted_table(fitted, sequences.subset(part.test), spec, source.classes, {**origin, "of": "test part"}, device)
     result = {

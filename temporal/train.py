@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from store.errors import TrainingError
-from temporal.heads import HEADS
-from temporal.projection import Projection, fit_projection
-from temporal.sequences import PaddedSequences, Sequences
+from store.scores import Kind
+from temporal.batches import Samples, padded
+from temporal.heads import build_head
+from temporal.projection import Projection, projection_for
+from temporal.scoring import score_kind, video_scores
+from temporal.sequences import Sequences
+from temporal.solvers import Solvable, solve, with_choice
 from temporal.spec import RunSpec, TrainSpec
 
-SCORE_BATCH = 256  # sequences scored at once; does not change a score
+SCORE_BATCH = 256  # samples scored at once; does not change a score
 Epoch = dict[str, Any]  # one line of metrics.jsonl
 OnEpoch = Callable[[Epoch], None]
 
@@ -41,25 +46,44 @@ def fit(
     device: str = "cpu",
     on_epoch: OnEpoch | None = None,
     phase: str = "fit",
+    weights: Path | None = None,
 ) -> Fitted:
     """Fit projection and head on ``training``; with ``validation`` stop early and give the weights of its lowest loss.
+
+    ``weights``: pretrained weights that the head starts from, where it takes any.
 
     Raises TrainingError: unlabelled videos, fewer than two videos or classes, a loss that is no number.
     """
     check_trainable(training)
-    projection = fit_projection(training.own_rows(), spec.sequence, spec.train.seed)
-    data = padded(training, projection, spec, device)
-    held_out = padded(validation, projection, spec, device) if validation is not None else None
+    projection = projection_for(training, spec.sequence, spec.train.seed)
+    data = padded(training, projection, spec.sequence, device)
+    held_out = padded(validation, projection, spec.sequence, device) if validation is not None else None
     with seeded(spec.train.seed, device):
-        head = build_head(spec, int(data.rows.shape[1]), num_classes).to(device)
-        history, best_epoch = _epochs(head, data, held_out, spec.train, on_epoch, phase)
+        head = build_head(spec.head, data.width, num_classes, weights).to(device)
+        if isinstance(head, Solvable):
+            choice = solve(head, data, held_out, spec, phase)
+            history, best_epoch = choice.records, choice.best
+            for record in history if on_epoch else ():
+                on_epoch(record)  # type: ignore[misc]
+            return Fitted(head.eval(), projection, history, best_epoch)
+        history, best_epoch = _epochs(head, data, held_out, spec, on_epoch, phase)
     return Fitted(head.eval(), projection, history, best_epoch)
 
 
-def refit(fitted: Fitted, training: Sequences, spec: RunSpec, num_classes: int, device: str, on_epoch: OnEpoch | None) -> Fitted:
+def refit(
+    fitted: Fitted,
+    training: Sequences,
+    spec: RunSpec,
+    num_classes: int,
+    device: str,
+    on_epoch: OnEpoch | None,
+    weights: Path | None = None,
+) -> Fitted:
     """Train anew on ``training`` (training and validation part) for the number of epochs that ``fitted`` found; histories are joined."""
     fixed = replace(spec, train=replace(spec.train, epochs=fitted.best_epoch))
-    again = fit(training, None, fixed, num_classes, device, on_epoch, phase="refit")
+    if isinstance(fitted.head, Solvable):
+        fixed = with_choice(spec, fitted.history, fitted.best_epoch)
+    again = fit(training, None, fixed, num_classes, device, on_epoch, "refit", weights)
     return Fitted(again.head, again.projection, fitted.history + again.history, fitted.best_epoch)
 
 
@@ -82,30 +106,12 @@ def check_trainable(training: Sequences) -> None:
         raise TrainingError(f"all {len(training)} training videos are of one class; a classifier needs at least two")
 
 
-def build_head(spec: RunSpec, input_width: int, num_classes: int) -> nn.Module:
-    """The head of ``spec.head``, its weights drawn from the global generator (call inside ``seeded``)."""
-    return HEADS.get(spec.head.name)(input_width, num_classes, spec.head)
-
-
-def padded(sequences: Sequences, projection: Projection, spec: RunSpec, device: str) -> PaddedSequences:
-    """Project and sample a whole part onto the device."""
-    compact = Sequences(
-        sequences.ids,
-        projection.apply(sequences.own_rows()),
-        np.cumsum(sequences.counts) - sequences.counts,
-        sequences.counts,
-        sequences.labels,
-        sequences.groups,
-    )
-    return PaddedSequences(compact, compact.rows, spec.sequence, device)
-
-
-def class_scores(head: nn.Module, data: PaddedSequences) -> np.ndarray:
-    """Raw class scores (before softmax) of every sequence, float32 [V, C]."""
+def class_scores(head: nn.Module, data: Samples, kind: Kind = "scores") -> np.ndarray:
+    """Scores of every video, float32 [V, C]; ``kind`` says what they are and how samples of one video become one, see ``scoring``."""
     head.eval()
     with torch.inference_mode():
-        parts = [head(batch.x, batch.lengths) for batch in data.batches(SCORE_BATCH)]
-    return torch.cat(parts).float().cpu().numpy()
+        parts = [head(batch.x, batch.lengths).float().cpu() for batch in data.batches(SCORE_BATCH)]
+    return video_scores(torch.cat(parts).numpy(), data.owners, kind)
 
 
 @contextmanager
@@ -117,8 +123,9 @@ def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
 
 
 def _epochs(
-    head: nn.Module, data: PaddedSequences, held_out: PaddedSequences | None, spec: TrainSpec, on_epoch: OnEpoch | None, phase: str
+    head: nn.Module, data: Samples, held_out: Samples | None, run: RunSpec, on_epoch: OnEpoch | None, phase: str
 ) -> tuple[list[Epoch], int]:
+    spec = run.train
     optimizer = _optimizer(head, spec)
     generator = np.random.default_rng(spec.seed)
     history: list[Epoch] = []
@@ -127,7 +134,7 @@ def _epochs(
         record: Epoch = {"phase": phase, "epoch": epoch, **_one_epoch(head, data, optimizer, spec, generator.permutation(len(data)))}
         _check_finite(record["train_loss"], "training", epoch, spec)
         if held_out is not None:
-            record |= _evaluate(head, held_out)
+            record |= _evaluate(head, held_out, score_kind(run))
             _check_finite(record["val_loss"], "validation", epoch, spec)
             if record["val_loss"] < best_loss:
                 best_loss, best_epoch = record["val_loss"], epoch
@@ -142,13 +149,10 @@ def _epochs(
     return history, best_epoch
 
 
-def _one_epoch(
-    head: nn.Module, data: PaddedSequences, optimizer: torch.optim.Optimizer, spec: TrainSpec, order: np.ndarray
-) -> dict[str, float]:
+def _one_epoch(head: nn.Module, data: Samples, optimizer: torch.optim.Optimizer, spec: TrainSpec, order: np.ndarray) -> dict[str, float]:
     head.train()
-    total, correct = torch.zeros((), device=data.rows.device), torch.zeros((), device=data.rows.device)
-    for start in range(0, len(order), spec.batch_size):
-        batch = data.batch(order[start : start + spec.batch_size])
+    total, correct = torch.zeros((), device=data.device), torch.zeros((), device=data.device)
+    for batch in data.in_order(order, spec.batch_size):
         optimizer.zero_grad(set_to_none=True)
         scores = head(batch.x, batch.lengths)
         loss = functional.cross_entropy(scores, batch.labels, label_smoothing=spec.label_smoothing)
@@ -161,9 +165,9 @@ def _one_epoch(
     return {"train_loss": float(total) / len(data), "train_accuracy": float(correct) / len(data)}
 
 
-def _evaluate(head: nn.Module, data: PaddedSequences) -> dict[str, float]:
-    scores = torch.from_numpy(class_scores(head, data))
-    labels = data.labels.cpu()
+def _evaluate(head: nn.Module, data: Samples, kind: Kind) -> dict[str, float]:
+    """Of videos, not samples."""
+    scores, labels = torch.from_numpy(class_scores(head, data, kind)), torch.from_numpy(data.video_labels)
     return {"val_loss": float(functional.cross_entropy(scores, labels)), "val_accuracy": float(_hits(scores, labels)) / len(labels)}
 
 

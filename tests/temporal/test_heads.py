@@ -1,27 +1,41 @@
 """Conformance of every registered head: shapes, padding, neighbours, gradients; pooling against numpy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from store.errors import UnknownNameError
-from temporal.heads import HEADS
+from temporal.heads import HEADS, build_head
+from temporal.params import declared_heads, head_info
 from temporal.spec import HeadSpec
 from temporal.train import seeded
 
 NAMES = HEADS.names()
+VECTORS = [name for name in NAMES if head_info(name).reads == "vectors"]
+MAPS = {"recurrent_residual": (HeadSpec(name="recurrent_residual", params={"backbone": "resnet18", "skips": 2}), (256, 2, 2))}
 
 
-def _head(name: str, width: int = 6, classes: int = 4, output: str = "last") -> torch.nn.Module:
+def _spec(name: str, output: str = "last") -> HeadSpec:
+    return replace(MAPS[name][0], output=output) if name in MAPS else HeadSpec(name=name, hidden=8, layers=2, output=output)
+
+
+def _shape(name: str) -> tuple[int, ...]:
+    """Of a step's features."""
+    return MAPS[name][1] if name in MAPS else (8,)
+
+
+def _head(name: str, classes: int = 4, output: str = "last") -> torch.nn.Module:
     with seeded(0):
-        return HEADS.get(name)(width, classes, HeadSpec(name=name, hidden=6, layers=2, output=output)).double().eval()
+        return build_head(_spec(name, output), _shape(name)[0], classes).double().eval()
 
 
-def _batch(lengths: list[int], steps: int, width: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
-    x = torch.zeros(len(lengths), steps, width, dtype=torch.float64)
+def _batch(lengths: list[int], steps: int, name: str = "gru") -> tuple[torch.Tensor, torch.Tensor]:
+    x = torch.zeros(len(lengths), steps, *_shape(name), dtype=torch.float64)
     for number, length in enumerate(lengths):
         generator = torch.Generator().manual_seed(number)
-        x[number, :length] = torch.randn(length, width, generator=generator, dtype=torch.float64)
+        x[number, :length] = torch.randn(length, *_shape(name), generator=generator, dtype=torch.float64)
     return x, torch.tensor(lengths)
 
 
@@ -31,31 +45,72 @@ def test_the_heads_of_the_first_release_are_there():
         HEADS.get("reslstm")
 
 
-@pytest.mark.parametrize(("name", "output"), [(name, "last") for name in NAMES] + [("gru", "mean"), ("res_lstm", "max")])
+def test_what_files_declare_is_what_they_register():
+    assert list(declared_heads()) == NAMES
+    for name in NAMES:
+        assert head_info(name).text.endswith("."), name
+
+
+@pytest.mark.parametrize("output", ["last", "mean", "max"])
+@pytest.mark.parametrize("name", NAMES)
 def test_padding_and_neighbours_never_change_scores(name, output):
     head = _head(name, output=output)
-    together = head(*_batch([5, 1, 3], steps=5))
+    lengths = [5, 1, 3]
+    together = head(*_batch(lengths, 5, name))
     assert together.shape == (3, 4)
-    longer = head(*_batch([5, 1, 3], steps=9))
-    torch.testing.assert_close(longer, together, atol=1e-12, rtol=0)
-    x, _ = _batch([5, 1, 3], steps=9)
-    for number, length in enumerate([5, 1, 3]):
-        alone = head(x[number : number + 1, :length], torch.tensor([length]))
-        torch.testing.assert_close(alone[0], together[number], atol=1e-12, rtol=0)
-    dirty = x.clone()
+    longer, _ = _batch(lengths, 9, name)
+    torch.testing.assert_close(head(longer, torch.tensor(lengths)), together, atol=1e-12, rtol=1e-12)
+    for number, length in enumerate(lengths):
+        alone = head(longer[number : number + 1, :length], torch.tensor([length]))
+        torch.testing.assert_close(alone[0], together[number], atol=1e-12, rtol=1e-12)
+    dirty = longer.clone()
     dirty[1, 1:] = 1e3
-    torch.testing.assert_close(head(dirty, torch.tensor([5, 1, 3])), together, atol=1e-12, rtol=0)
+    torch.testing.assert_close(head(dirty, torch.tensor(lengths)), together, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_and_neighbours_never_change_a_gradient(name):
+    """In training mode without dropout: batch statistics, say, would show here."""
+    head = _head(name).train()
+    for module in head.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(module, torch.nn.MultiheadAttention):
+            module.dropout = 0.0
+    sums: list[list[torch.Tensor]] = []
+    x, lengths = _batch([4, 1, 3], 6, name)
+    for parts in ([slice(0, 3)], [slice(0, 1), slice(1, 2), slice(2, 3)]):
+        head.zero_grad()
+        for part in parts:
+            longest = int(lengths[part].max())
+            head(x[part, :longest], lengths[part]).square().sum().backward()
+        sums.append([parameter.grad.clone() for parameter in head.parameters()])
+    torch.testing.assert_close(sums[0], sums[1], atol=1e-9, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_gets_a_finite_gradient(name):
     head = _head(name)
-    x, lengths = _batch([5, 1, 3], steps=5)
+    x, lengths = _batch([5, 1, 3], 5, name)
     x[0] = 1  # constant over time: no deviation
     head(x, lengths).square().sum().backward()
     for key, parameter in head.named_parameters():
         assert parameter.grad is not None, key
         assert torch.isfinite(parameter.grad).all(), key
+        assert parameter.grad.any(), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_state_dict_carries_a_head_and_a_seed_decides_it(name):
+    head, again = _head(name), _head(name)
+    with seeded(1):
+        other = build_head(_spec(name), _shape(name)[0], 4).double().eval()
+    x, lengths = _batch([3, 2], 3, name)
+    assert torch.equal(head(x, lengths), again(x, lengths))
+    assert not torch.equal(head(x, lengths), other(x, lengths))
+    assert all(isinstance(value, torch.Tensor) for value in head.state_dict().values())
+    other.load_state_dict(head.state_dict())
+    assert torch.equal(head(x, lengths), other(x, lengths))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +123,7 @@ def test_every_parameter_gets_a_finite_gradient(name):
 )
 def test_pooling_heads_are_linear_on_numpys_statistics(name, pool):
     head = _head(name)
-    x, lengths = _batch([5, 2, 3], steps=5)
+    x, lengths = _batch([5, 2, 3], 5)
     weight, bias = head.classifier.weight.detach().numpy(), head.classifier.bias.detach().numpy()
     expected = [weight @ pool(x[number, :length].numpy()) + bias for number, length in enumerate(lengths)]
     np.testing.assert_allclose(head(x, lengths).detach().numpy(), expected, atol=1e-6)
@@ -76,7 +131,7 @@ def test_pooling_heads_are_linear_on_numpys_statistics(name, pool):
 
 @pytest.mark.parametrize("name", ["mean", "mean_std", "max"])
 def test_pooling_heads_are_blind_to_order_and_recurrent_ones_are_not(name):
-    x, lengths = _batch([5], steps=5)
+    x, lengths = _batch([5], 5)
     head, recurrent = _head(name), _head("gru")
     torch.testing.assert_close(head(x.flip(1), lengths), head(x, lengths))
     assert not torch.allclose(recurrent(x.flip(1), lengths), recurrent(x, lengths))
@@ -85,7 +140,7 @@ def test_pooling_heads_are_blind_to_order_and_recurrent_ones_are_not(name):
 @pytest.mark.parametrize("output", ["last", "mean", "max"])
 def test_recurrent_outputs_are_the_last_mean_or_largest_class_scores(output):
     head = _head("res_lstm", output=output)
-    x, lengths = _batch([5, 2, 3], steps=5)
+    x, lengths = _batch([5, 2, 3], 5)
     memory = head.stack(x.transpose(0, 1)).detach().numpy()
     weight, bias = head.classifier.weight.detach().numpy(), head.classifier.bias.detach().numpy()
     for number, length in enumerate(lengths):

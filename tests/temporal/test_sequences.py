@@ -9,7 +9,9 @@ import pytest
 
 from store.errors import FeatureError, ListError, MissingFeaturesError, SpecError
 from store.videos import Video, VideoList
-from temporal.sequences import PaddedSequences, load_sequences, resolve_levels, sigma
+from temporal.batches import PaddedSequences
+from temporal.sampling import sigma
+from temporal.sequences import load_sequences, resolve_levels
 from temporal.spec import SequenceSpec
 
 

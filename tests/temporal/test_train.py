@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from store.errors import TrainingError
+from temporal.batches import padded
 from temporal.projection import fit_projection
 from temporal.sequences import Sequences
 from temporal.spec import HeadSpec, RunSpec, SequenceSpec, TrainSpec
-from temporal.train import class_scores, fit, padded, refit
+from temporal.train import class_scores, fit, refit
 
 
 def order_sequences(num_videos: int = 80, clips: int = 6, width: int = 6, seed: int = 0) -> Sequences:
@@ -42,7 +43,7 @@ def spec_for(head: str = "gru", output: str = "mean", **train) -> RunSpec:
 
 def accuracy(spec: RunSpec, training: Sequences, test: Sequences) -> float:
     fitted = fit(training, None, spec, 2)
-    return float((class_scores(fitted.head, padded(test, fitted.projection, spec, "cpu")).argmax(1) == test.labels).mean())
+    return float((class_scores(fitted.head, padded(test, fitted.projection, spec.sequence, "cpu")).argmax(1) == test.labels).mean())
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_early_stopping_keeps_the_best_epochs_weights():
     losses = [record["val_loss"] for record in fitted.history]
     assert fitted.best_epoch == 1 + int(np.argmin(losses))
     assert len(losses) == fitted.best_epoch + 5 < 60
-    scores = class_scores(fitted.head, padded(validation, fitted.projection, spec, "cpu")).astype(np.float64)
+    scores = class_scores(fitted.head, padded(validation, fitted.projection, spec.sequence, "cpu")).astype(np.float64)
     log_sums = np.log(np.exp(scores).sum(1))
     assert np.mean(log_sums - scores[np.arange(20), validation.labels]) == pytest.approx(min(losses), rel=1e-5)
 
