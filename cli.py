@@ -33,6 +33,7 @@ COMMANDS = {
         "predict": ("temporal.commands", "predict", "Score videos of a store with a trained head."),
     },
     "Scores to results": {
+        "scores": ("store.score_commands", "scores", "Look into score tables; import and export those of other tools."),
         "fuse": ("fusion.commands", "fuse", "Combine score tables, joined by video id and class name."),
         "evaluate": ("fusion.commands", "evaluate", "Accuracy of score tables, with intervals."),
         "report": ("fusion.commands", "report", "Write a self-contained HTML page, JSON and text."),
