@@ -1,25 +1,20 @@
 """Published files: downloaded once, checked against what their publishers state, and against their own SHA-256 ever after."""
 
 import hashlib
-import os
 import re
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlparse
 
 from extract.http_file import discard, download, note_path, partial_path, reserved
+from store.compiled import HOME_VARIABLE, home_folder
 from store.errors import WeightsError
 from store.files import fsync_file, fsync_folder, sha256_file, write_text
-
-HOME_VARIABLE = "ACTIONCACHE_HOME"
 
 
 def cache_folder() -> Path:
     """Folder of downloaded weights: ``$ACTIONCACHE_HOME/weights``, or ``weights`` in the system's cache folder of actioncache."""
-    import pooch
-
-    home = os.environ.get(HOME_VARIABLE)
-    return (Path(home).expanduser() if home else Path(pooch.os_cache("actioncache"))) / "weights"
+    return home_folder() / "weights"
 
 
 def cached_path(url: str) -> Path:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from temporal.heads import HEADS
+from temporal.recurrence.dropout import Dropout
 from temporal.spec import HeadSpec
 
 DEVIATION_FLOOR = 1e-8  # keeps the gradient of the square root finite where a feature does not change over time
@@ -40,7 +41,7 @@ class PoolHead(nn.Module):
     def __init__(self, input_width: int, num_classes: int, spec: HeadSpec, pool: str) -> None:
         super().__init__()
         self.pool, copies = POOLS[pool]
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
         self.classifier = nn.Linear(copies * input_width, num_classes)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:

@@ -1,14 +1,18 @@
-"""Stacks of LSTM or GRU layers, with and without residual connections, read at the last valid step or at every one."""
-
-from typing import Literal
+"""Stacks of LSTM, GRU or SRU layers, with and without residual connections, read at the last valid step or at every one."""
 
 import torch
 from torch import Tensor, nn
 
 from temporal.heads import HEADS
 from temporal.heads.pool import max_over_time, mean_over_time
-from temporal.recurrence import RecurrentStack
+from temporal.params import Param
+from temporal.recurrence import Dropout, Kind, LayerOptions, RecurrentStack
 from temporal.spec import HeadSpec
+
+PARAMS = (
+    Param("init", "uniform", "initial weights: uniform, or orthogonal matrices of each gate", choices=("uniform", "orthogonal")),
+    Param("between", 0.0, "dropout between recurrent layers while training", low=0, high=0.95),
+)
 
 
 def last_step(memory: Tensor, lengths: Tensor) -> Tensor:
@@ -23,11 +27,13 @@ class RecurrentHead(nn.Module):
     softmax (PAPERS C, eq. 8-9).
     """
 
-    def __init__(self, kind: Literal["lstm", "gru"], input_width: int, num_classes: int, spec: HeadSpec, residual: bool) -> None:
+    seeds_together = True
+
+    def __init__(self, kind: Kind, input_width: int, num_classes: int, spec: HeadSpec, residual: bool) -> None:
         super().__init__()
-        self.stack = RecurrentStack(kind, input_width, spec.hidden, spec.layers, residual)
+        self.stack = RecurrentStack(kind, input_width, spec.hidden, spec.layers, residual, LayerOptions(**spec.params))  # type: ignore[arg-type]
         self.output = spec.output
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
         self.classifier = nn.Linear(spec.hidden, num_classes)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def _batch(lengths: list[int], steps: int, name: str = "gru") -> tuple[torch.Ten
 
 
 def test_the_heads_of_the_first_release_are_there():
-    assert {"mean", "mean_std", "max", "lstm", "gru", "res_lstm", "res_gru"} <= set(NAMES)
+    assert {"mean", "mean_std", "max", "lstm", "gru", "sru", "res_lstm", "res_gru", "res_sru"} <= set(NAMES)
     with pytest.raises(UnknownNameError, match=r"did you mean.*res_lstm"):
         HEADS.get("reslstm")
 

@@ -5,7 +5,17 @@ import pytest
 import torch
 from torch import nn
 
-from temporal.recurrence import RecurrentLayer, RecurrentStack, fast_gru, fast_lstm, gru_equations, lstm_equations
+from temporal.recurrence import RecurrentLayer, RecurrentStack, fast_gru, fast_lstm, gru_equations, lstm_equations, steps
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both forms of the element-wise part."""
+    if request.param == "torch":
+        monkeypatch.setattr(steps, "available", lambda *_: False)
+    elif not steps.available(torch.device("cpu"), torch.float64):
+        pytest.skip("no C compiler here")
+    return request.param
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -54,7 +64,7 @@ CASES = [(gru_equations, fast_gru, numpy_gru, 3), (lstm_equations, fast_lstm, nu
 
 
 @pytest.mark.parametrize(("equations", "fast", "plain", "gates"), CASES, ids=["gru", "lstm"])
-def test_recurrences_equal_plain_numpy(equations, fast, plain, gates):
+def test_recurrences_equal_plain_numpy(form, equations, fast, plain, gates):
     tensors = _problem(gates)
     expected = plain(*(tensor.detach().numpy() for tensor in tensors))
     np.testing.assert_allclose(equations(*tensors).detach().numpy(), expected, atol=1e-12)
@@ -62,10 +72,10 @@ def test_recurrences_equal_plain_numpy(equations, fast, plain, gates):
 
 
 @pytest.mark.parametrize(("equations", "fast", "plain", "gates"), CASES, ids=["gru", "lstm"])
-@pytest.mark.parametrize("steps", [1, 2, 9])
-def test_fast_path_has_the_gradient_of_the_equations(equations, fast, plain, gates, steps):
-    tensors = _problem(gates, steps=steps)
-    weigh = torch.randn(steps, 3, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+@pytest.mark.parametrize("length", [1, 2, 9])
+def test_fast_path_has_the_gradient_of_the_equations(form, equations, fast, plain, gates, length):
+    tensors = _problem(gates, steps=length)
+    weigh = torch.randn(length, 3, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     slow = torch.autograd.grad((equations(*tensors) * weigh).sum(), tensors)
     quick = torch.autograd.grad((fast(*tensors) * weigh).sum(), tensors)
     for expected, found in zip(slow, quick, strict=True):
@@ -73,8 +83,32 @@ def test_fast_path_has_the_gradient_of_the_equations(equations, fast, plain, gat
 
 
 @pytest.mark.parametrize("fast", [fast_gru, fast_lstm])
-def test_gradients_equal_finite_differences(fast):
+def test_gradients_equal_finite_differences(form, fast):
     assert torch.autograd.gradcheck(fast, tuple(_problem(3 if fast is fast_gru else 4, steps=3, batch=2, width=3, hidden=2)))
+
+
+@pytest.mark.parametrize(("equations", "fast", "plain", "gates"), CASES, ids=["gru", "lstm"])
+def test_bfloat16_products_stay_near_float32(form, equations, fast, plain, gates):
+    tensors = [tensor.detach().float().requires_grad_() for tensor in _problem(gates)]
+    weigh = torch.randn(7, 3, 4, generator=torch.Generator().manual_seed(5))
+    exact = equations(*tensors)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = fast(*tensors)
+    assert mixed.dtype == torch.float32
+    assert 0 < (mixed - exact).abs().max() < 0.05
+    slow, quick = (torch.autograd.grad((out * weigh).sum(), tensors) for out in (exact, mixed))
+    for expected, found in zip(slow, quick, strict=True):
+        assert found.dtype == torch.float32
+        assert (found - expected).norm() < 0.05 * expected.norm()
+    halved = fast(*(tensor.bfloat16() for tensor in tensors))
+    assert halved.dtype == torch.bfloat16
+    torch.testing.assert_close(halved.float(), exact, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("fast", [fast_gru, fast_lstm])
+def test_float32_stays_near_float64(form, fast):
+    tensors = [tensor.detach() / 2 for tensor in _problem(3 if fast is fast_gru else 4, steps=25, batch=8, width=16, hidden=33)]
+    torch.testing.assert_close(fast(*(tensor.float() for tensor in tensors)).double(), fast(*tensors), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru"])

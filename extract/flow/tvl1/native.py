@@ -1,40 +1,25 @@
-"""TV-L1 in C (``native.c``): compiled at first use by the machine's own compiler, kept in the cache folder, called without torch.
+"""TV-L1 in C (``native.c``): compiled at first use (``store/compiled.py``), called without torch.
 
-The compiled file runs on every processor of its kind (it holds a variant with AVX2 and one without), so that what a cluster's login node
-compiled serves its other nodes. Where there is no compiler, torch computes the same flow in ten times the time, and a warning says so.
-``ACTIONCACHE_NATIVE=0`` switches it off.
+Where there is no compiler, torch computes the same flow in ten times the time, and a warning says so.
 """
 
 import ctypes
 import functools
-import hashlib
 import multiprocessing
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from extract.downloads import cache_folder
 from extract.flow.tvl1.threads import share
-from store.files import fsync_file
+from store.compiled import load_or_compile, switched_off
 
 if TYPE_CHECKING:
     from extract.flow.tvl1 import Tvl1Params
 
-SWITCH = "ACTIONCACHE_NATIVE"
 SOURCE = Path(__file__).with_name("native.c")
-COMPILERS = ("cc", "gcc", "clang")
-COMPILE_SECONDS = 300
 EXACT = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")  # changes no result; what -ffast-math allows beyond would
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared", *EXACT, "-fopenmp-simd")
 WAYS = (("-DTVL1_VARIANTS",), ())  # not every compiler and loader can choose among variants
@@ -101,66 +86,15 @@ def _solve_some(
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    if os.environ.get(SWITCH) == "0":
+    if switched_off():
         return None
-    digest = hashlib.sha256(SOURCE.read_bytes() + repr((FLAGS, WAYS)).encode()).hexdigest()[:16]
-    path = cache_folder().parent / "compiled" / f"tvl1-{digest}-{sys.platform}-{platform.machine()}.so"
-    with suppress(OSError):  # there is none yet, or it is for another system
-        return _load(path)
     try:
-        return _build(path)
+        library = load_or_compile([SOURCE], FLAGS, WAYS)
     except RuntimeError as error:
         if multiprocessing.parent_process() is None:  # which has said so already where there is one
             slower = "TV-L1 flow runs as torch operations, which take ten times as long on a processor as its compiled form"
             warnings.warn(f"{slower}: {error}", stacklevel=3)
         return None
-
-
-def _load(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
     library.tvl1_work_floats.restype = ctypes.c_size_t
     library.tvl1_pair.restype = None
     return library
-
-
-def _build(path: Path) -> ctypes.CDLL:
-    """Compile, load, and keep as ``path`` where that can be written. ``RuntimeError`` says why it cannot be compiled."""
-    with _workplace(path.parent) as folder:
-        library, file = _compile(Path(folder), _compiler())
-        with suppress(OSError):
-            fsync_file(file)
-            file.replace(path)
-    return library
-
-
-def _workplace(folder: Path) -> tempfile.TemporaryDirectory[str]:
-    """A new folder in ``folder``, so that a rename moves what is made there; elsewhere if it cannot be written."""
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=folder, prefix=".")
-    return tempfile.TemporaryDirectory()
-
-
-def _compiler() -> list[str]:
-    """The command ``$CC``, else the first of ``COMPILERS`` on the path."""
-    if given := shlex.split(os.environ.get("CC", "")):
-        return given
-    for name in COMPILERS:
-        if path := shutil.which(name):
-            return [path]
-    raise RuntimeError(f"no C compiler ({', '.join(COMPILERS)}) is on the path; install one or name it in the environment variable CC")
-
-
-def _compile(folder: Path, compiler: list[str]) -> tuple[ctypes.CDLL, Path]:
-    problem = ""
-    for number, way in enumerate(WAYS):
-        file = folder / f"{number}.so"
-        try:
-            command = [*compiler, *FLAGS, *way, str(SOURCE), "-o", str(file), "-lm"]
-            subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=True)
-            return _load(file), file
-        except subprocess.CalledProcessError as error:
-            problem = f"{shlex.join(compiler)} failed: {error.stderr.strip()[-300:]}"
-        except (OSError, subprocess.TimeoutExpired) as error:
-            problem = f"{shlex.join(compiler)}: {error}"
-    raise RuntimeError(problem)

@@ -1,0 +1,61 @@
+"""Dropout whose masks can come from a generator for each of several seeds that train together."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Where the masks of S seeds come from: a generator each, and the steps and sequences of each seed's own batch, without padding."""
+
+    generators: list[torch.Generator]
+    sizes: list[tuple[int, int]]
+
+
+class Dropout(nn.Dropout):
+    """x [B, H] or [T, B, H] -> the same, in training with a share ``p`` of the numbers set to 0 and the others divided by 1 - p.
+
+    The mask is drawn from torch's generator. Inside ``vmap`` over seeds it is drawn, seed by seed and in the size of that seed's own batch,
+    from ``draws``, so that each seed drops what it would drop alone.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__(p)
+        self.draws: Draws | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * _Mask.apply(x, self.p, self.draws) if self.training and self.p else x
+
+
+class _Mask(torch.autograd.Function):
+    """0 or 1 / (1 - p) for every number of x; no gradient."""
+
+    @staticmethod
+    def forward(x: Tensor, p: float, draws: Draws | None) -> Tensor:
+        return _mask(x, x.shape, p, None)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
+        return None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, p: float, draws: Draws | None) -> tuple[Tensor, int]:
+        assert draws is not None, "seeds that train together need a generator each"
+        x = x.movedim(in_dims[0], 0)
+        masks = torch.zeros_like(x, memory_format=torch.contiguous_format)
+        for mask, generator, size in zip(masks, draws.generators, draws.sizes, strict=True):
+            own = (*size, mask.shape[-1])[-mask.dim() :]
+            part = mask[..., : size[1], :] if mask.dim() == 2 else mask[: size[0], : size[1]]
+            part.copy_(_mask(x, own, p, generator))
+        return masks, 0
+
+
+def _mask(like: Tensor, shape: tuple[int, ...], p: float, generator: torch.Generator | None) -> Tensor:
+    return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - p, generator=generator).div_(1 - p)
