@@ -62,7 +62,7 @@ class _FastLSTM(torch.autograd.Function):
         to_w_x = weight_gradient(to_gates, x).to(real)
         to_w_h = weight_gradient(to_gates[:, 1:], memory[:, :-1].to(gates.dtype)).to(real)
         to_bias = to_gates.sum((1, 2), dtype=real)
-        return to_x, to_w_x, to_w_h, to_bias, to_bias, None
+        return to_x, to_w_x, to_w_h, to_bias, to_bias.clone(), None  # not the same twice: gradients are added to in place
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
