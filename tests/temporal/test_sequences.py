@@ -1,7 +1,5 @@
 """Sampling, loading, mid fusion and padding, against formulas written here."""
 
-from fractions import Fraction
-from math import floor
 from pathlib import Path
 
 import numpy as np
@@ -10,27 +8,12 @@ import pytest
 from store.errors import FeatureError, ListError, MissingFeaturesError, SpecError
 from store.videos import Video, VideoList
 from temporal.batches import PaddedSequences
-from temporal.sampling import sigma
 from temporal.sequences import load_sequences, resolve_levels
 from temporal.spec import SequenceSpec
 
 
 def _list(*ids, labels=None):
     return VideoList(tuple(Video(id_, Path(id_), labels[n] if labels else None) for n, id_ in enumerate(ids)), ("x", "y"))
-
-
-def test_sigma_is_the_papers_formula_for_all_small_k_and_t():
-    for clips in range(1, 65):
-        for steps in range(2, 65):
-            paper = [1 + floor(Fraction((t - 1) * (clips - 1), steps - 1)) for t in range(1, steps + 1)]
-            assert (sigma(clips, steps) + 1).tolist() == paper
-        assert sigma(clips, 1).tolist() == [0]
-        assert sigma(clips, clips).tolist() == list(range(clips))
-
-
-def test_sigma_refuses_no_clips():
-    with pytest.raises(SpecError, match="not 0 and 25"):
-        sigma(0, 25)
 
 
 def test_loading_gives_each_video_its_rows_and_labels(make_store):
