@@ -16,7 +16,7 @@ class Progress:
 
     def __init__(self, title: str, total: int, unit: str = "videos", live: bool | None = None) -> None:
         self.title, self.total, self.unit = title, total, unit
-        self.done = 0
+        self.done = self._skipped = 0
         self._started = self._logged = time.monotonic()
         self._note = ""
         self._bar: RichProgress | None = None
@@ -40,6 +40,11 @@ class Progress:
         self.done += count
         self.note(note)
 
+    def skip(self, count: int) -> None:
+        """Count ``count`` more things that were done before, and took no time of this process."""
+        self.done += count
+        self._skipped += count
+
     def note(self, note: str | None = None) -> None:
         """Refresh the display, with another note."""
         self._note = self._note if note is None else note
@@ -53,9 +58,9 @@ class Progress:
     def line(self) -> str:
         """The current state in words, e.g. ``extract 12/60 videos  3.10 videos/s  15 s left  waits for: network``."""
         seconds = max(time.monotonic() - self._started, 1e-9)
-        rate = self.done / seconds
+        rate = (self.done - self._skipped) / seconds
         parts = [f"{self.title} {self.done}/{self.total} {self.unit}"]
-        if self.done:
+        if self.done > self._skipped:
             parts.append(f"{rate:.2f} {self.unit}/s" if rate >= 0.1 else f"{rate * 60:.2f} {self.unit}/min")
             parts.append(f"{duration((self.total - self.done) / rate)} left" if self.done < self.total else f"in {duration(seconds)}")
         return "  ".join([*parts, self._note] if self._note else parts)

@@ -1,10 +1,8 @@
-"""From stores and a list to runs: the list's split or a cross-validation, one seed or several, in parallel, resumable run by run."""
+"""From stores and lists to runs: a list's split, several splits, or a cross-validation; one seed or several; resumable."""
 
 import json
-import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from store.digest import digest
-from store.errors import StoreError
+from store.errors import ListError, StoreError
 from store.files import safe_name, sha256_file, write_bytes, write_text
-from store.progress import Progress
 from store.scores import ScoreTable
 from temporal.folds import Part, leave_one_group_out, list_part
 from temporal.params import head_info
 from temporal.run_dir import CURVES, FOLDS, SCORES, SPEC, SUMMARY, Run, check_replaceable, curves_png, existing, spec_text
-from temporal.sequences import FeatureSource, Sequences, load_sequences, missing_videos, resolve_levels
+from temporal.sequences import FeatureSource, load_sequences, missing_videos, resolve_levels
 from temporal.spec import RunSpec
-from temporal.task import Source, Task, describe_source, top1, train_part
+from temporal.task import Running, Source, Task, describe_source, top1
+from temporal.workplace import CHECKPOINT_SECONDS
 
 if TYPE_CHECKING:
     from store.videos import VideoList
@@ -41,6 +39,22 @@ class Outcome:
         return [run.result["top1"] for run in self.runs if run.result["top1"] is not None]
 
 
+@dataclass(frozen=True)
+class _Work:
+    """One list in one folder: what is complete, and what is left to train."""
+
+    path: Path
+    videos: "VideoList"
+    absent: list[str]
+    notes: list[str]
+    source: Source
+    parts: list[Part]
+    specs: list[RunSpec]
+    folders: list[Path]
+    todo: list[Task]
+    runs: dict[Path, Run]
+
+
 def train_list(
     stores: Sequence[FeatureSource],
     videos: "VideoList",
@@ -53,17 +67,69 @@ def train_list(
     jobs: int = 0,
     device: str = "cpu",
     head_weights: Path | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    tensorboard: bool = False,
 ) -> Outcome:
-    """Everything that ``actioncache train-head`` does.
+    """Everything that ``actioncache train-head`` does with one list.
 
     ``path``: the run folder. ``cross_validate``: leave out each group in turn. ``seeds``: none, or one run a seed in ``seed-<n>/``.
-    ``jobs``: processes for several folds or seeds (one thread each), 0 for one a core. What is complete already is skipped.
+    ``jobs``: processes for several folds or seeds (one thread each), 0 for one a core. What is complete already is skipped; what was left
+    half-done goes on where it was saved, every ``checkpoint_seconds`` and, before ``Interrupted`` is raised, once ``stopped()``.
     """
+    _check_layout(path, "seed" if seeds else "")
+    running = Running(device, checkpoint_seconds, stopped, tensorboard=tensorboard)
+    work = _work(stores, videos, spec, path, cross_validate, seeds, allow_missing, force, head_weights)
+    _train([work], stores, spec, running, jobs, alone=not seeds and not cross_validate)
+    return _outcome(work, seeds)
+
+
+def train_splits(
+    stores: Sequence[FeatureSource],
+    lists: "Mapping[int, VideoList]",
+    spec: RunSpec,
+    path: Path,
+    seeds: Sequence[int] = (),
+    allow_missing: bool = False,
+    force: bool = False,
+    jobs: int = 0,
+    device: str = "cpu",
+    head_weights: Path | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    tensorboard: bool = False,
+) -> list[Outcome]:
+    """The runs of several splits of the same videos, number -> list, in ``split-<n>/``, and their mean in summary.json.
+
+    The features are loaded once; every head has one thread. Everything else as ``train_list``.
+    """
+    _check_layout(path, "split")
+    running = Running(device, checkpoint_seconds, stopped, tensorboard=tensorboard)
+    works = [_work(stores, videos, spec, path / f"split-{number}", False, seeds, allow_missing, force, head_weights) for number, videos in lists.items()]
+    _train(works, stores, spec, running, jobs, alone=False)
+    outcomes = [_outcome(work, seeds) for work in works]
+    means = [float(np.mean(outcome.accuracies())) if outcome.accuracies() else None for outcome in outcomes]
+    _write_summary(path, "splits", dict(zip(map(str, lists), means, strict=True)))
+    return outcomes
+
+
+def _work(
+    stores: Sequence[FeatureSource],
+    videos: "VideoList",
+    spec: RunSpec,
+    path: Path,
+    cross_validate: bool,
+    seeds: Sequence[int],
+    allow_missing: bool,
+    force: bool,
+    head_weights: Path | None,
+) -> _Work:
     safe_name(path.name, "run name")
     if head_weights is not None:
         spec = replace(spec, head=replace(spec.head, weights=f"sha256:{sha256_file(head_weights)}"))
     levels = resolve_levels(stores, spec.sequence)
-    listed, videos = videos, videos if cross_validate else videos_in_use(videos)
+    notes = [] if cross_validate else _notes(videos, spec)
+    videos = videos if cross_validate else videos_in_use(videos)
     absent = missing_videos(stores, videos) if allow_missing else []
     if absent:
         left_out = set(absent)
@@ -72,23 +138,58 @@ def train_list(
     parts = leave_one_group_out([video.group for video in videos]) if cross_validate else [list_part(videos)]
     specs = [replace(spec, train=replace(spec.train, seed=seed)) for seed in seeds] or [spec]
     folders = [path / f"seed-{seed}" for seed in seeds] or [path]
-    _check_layout(path, bool(seeds))
+    _check_layout(path, "seed" if seeds else "")
     todo, runs = _plan(source, parts, specs, folders, cross_validate, force)
     todo = [replace(task, weights=head_weights) for task in todo]
-    if todo:
-        from temporal.train import check_device
+    return _Work(path, videos, absent, notes, source, parts, specs, folders, todo, runs)
 
-        check_device(device)
-        alone = not seeds and not cross_validate
-        sequences = load_sequences(stores, videos, spec.sequence, levels, reads=head_info(spec.head.name).reads)
-        _run_all(todo, sequences, source, jobs, device, alone)
-    for each, folder in zip(specs, folders, strict=True):
+
+def _train(works: list[_Work], stores: Sequence[FeatureSource], spec: RunSpec, running: Running, jobs: int, alone: bool) -> None:
+    """Load the features of all lists once and train what is left of each."""
+    works = [work for work in works if work.todo]
+    if not works:
+        return
+    from temporal.parallel import Job, train_all
+    from temporal.train import check_device
+
+    check_device(running.device)
+    videos = _union([work.videos for work in works])
+    sequences = load_sequences(stores, videos, spec.sequence, resolve_levels(stores, spec.sequence), reads=head_info(spec.head.name).reads)
+    place = {id_: number for number, id_ in enumerate(sequences.ids)}
+    found = []
+    for work in works:
+        own = sequences if len(works) == 1 else sequences.subset([place[video.id] for video in work.videos])
+        found += [Job(task, own, work.source) for task in work.todo]
+    train_all(found, running, jobs, alone)
+
+
+def _union(lists: "list[VideoList]") -> "VideoList":
+    """All videos of several splits; ListError where they are not of the same classes, or one says other things of a video."""
+    from store.videos import VideoList
+
+    known = {video.id: video for videos in reversed(lists) for video in reversed(videos.videos)}
+    for videos in lists:
+        if videos.classes != lists[0].classes:
+            raise ListError(f"the splits have different classes: {_some(lists[0].classes)} and {_some(videos.classes)}")
+        differ = [video.id for video in videos if (video.label, video.group) != (known[video.id].label, known[video.id].group)]
+        if differ:
+            raise ListError(f"{len(differ)} videos have another label or group in another split: {_some(differ)}")
+    return VideoList(tuple(known.values()), lists[0].classes)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _outcome(work: _Work, seeds: Sequence[int]) -> Outcome:
+    runs = work.runs
+    for each, folder in zip(work.specs, work.folders, strict=True):
         if folder not in runs:
-            runs[folder] = _join_folds(folder, each, source, parts) if cross_validate else Run.open(folder)
-    notes = [] if cross_validate else _notes(listed, spec)
-    outcome = Outcome(path, tuple(runs[folder] for folder in folders), tuple(absent), tuple(notes))
+            folds = (folder / FOLDS).is_dir()
+            runs[folder] = _join_folds(folder, each, work.source, work.parts) if folds else Run.open(folder)
+    outcome = Outcome(work.path, tuple(runs[folder] for folder in work.folders), tuple(work.absent), tuple(work.notes))
     if seeds:
-        _write_summary(outcome, seeds)
+        _write_summary(work.path, "seeds", dict(zip(map(str, seeds), [run.result["top1"] for run in outcome.runs], strict=True)))
     return outcome
 
 
@@ -109,11 +210,13 @@ def _notes(videos: "VideoList", spec: RunSpec) -> list[str]:
     return notes
 
 
-def _check_layout(path: Path, seeds: bool) -> None:
-    if seeds and (path / SPEC).exists():
-        raise StoreError(f"{path} is one run, not a folder of seeds; choose another --name or remove it")
-    if not seeds and (path / SUMMARY).exists():
-        raise StoreError(f"{path} holds the runs of several seeds, so it cannot be one run; choose another --name or remove it")
+def _check_layout(path: Path, kind: str) -> None:
+    """StoreError where ``path`` holds runs of another layout: one run (kind ""), one a "seed", or one a "split"."""
+    inside = next((other for other in ("seed", "split") if list(path.glob(f"{other}-*"))), "" if (path / SPEC).exists() else None)
+    if inside is not None and inside != kind:
+        found = f"holds the runs of several {inside}s" if inside else "is one run"
+        wanted = f"a folder of {kind}s" if kind else "one run"
+        raise StoreError(f"{path} {found}, so it cannot be {wanted}; choose another --name or remove it")
 
 
 def _plan(
@@ -143,54 +246,6 @@ def _fold_tasks(source: Source, parts: list[Part], spec: RunSpec, folder: Path, 
     return [task for task in tasks if not existing(task.path, source.identity(spec, task.part.name), force)]
 
 
-def _run_all(tasks: list[Task], sequences: Sequences, source: Source, jobs: int, device: str, alone: bool) -> None:
-    if alone:  # not the only one asked for or left of many: those have one thread each, whatever is there already
-        with Progress("train", tasks[0].spec.train.epochs, "epochs") as progress:
-            train_part(tasks[0], sequences, source, device, lambda record: progress.advance(1, _epoch_note(record)))
-        return
-    jobs = min(jobs or len(os.sched_getaffinity(0)), len(tasks)) if device == "cpu" else 1
-    with Progress("train", len(tasks), "heads") as progress:
-        for _ in _in_parallel(tasks, sequences, source, jobs, device):
-            progress.advance()
-
-
-def _in_parallel(tasks: list[Task], sequences: Sequences, source: Source, jobs: int, device: str) -> Iterator[Path]:
-    if jobs == 1:
-        for task in tasks:
-            yield _train_on_one_thread(task, sequences, source, device)
-        return
-    from joblib import Parallel, delayed
-
-    pool = Parallel(n_jobs=jobs, return_as="generator_unordered", max_nbytes="1M")  # larger arrays are memory-mapped, not copied
-    yield from pool(delayed(_train_on_one_thread)(task, sequences, source, device) for task in tasks)
-
-
-def _train_on_one_thread(task: Task, sequences: Sequences, source: Source, device: str) -> Path:
-    """One thread in every process, so that the result does not depend on how many run."""
-    with one_thread():
-        return train_part(task, sequences, source, device).path
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """torch, BLAS and OpenMP use one thread inside."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _epoch_note(record: dict[str, Any]) -> str:
-    kept = [f"{name.replace('_', ' ')} {record[name]:.3f}" for name in ("train_loss", "val_loss", "val_accuracy") if name in record]
-    return f"{record['phase']}: {', '.join(kept)}"
-
-
 def _join_folds(folder: Path, spec: RunSpec, source: Source, parts: list[Part]) -> Run:
     """Concatenate the folds' test scores: every video scored by the head that never saw its group."""
     runs = [Run.open(folder / FOLDS / f"fold-{number:02d}") for number in range(len(parts))]
@@ -208,6 +263,7 @@ def _join_folds(folder: Path, spec: RunSpec, source: Source, parts: list[Part]) 
             for part, run in zip(parts, runs, strict=True)
         },
         "missing": list(source.missing),
+        "feature_specs": source.specs,
     }
     table.save(folder / SCORES)
     write_bytes(folder / CURVES, curves_png({part.name: run.history() for part, run in zip(parts, runs, strict=True)}))
@@ -215,11 +271,12 @@ def _join_folds(folder: Path, spec: RunSpec, source: Source, parts: list[Part]) 
     return Run.open(folder)
 
 
-def _write_summary(outcome: Outcome, seeds: Sequence[int]) -> None:
-    accuracies = outcome.accuracies()
-    data = {
-        "seeds": dict(zip(map(str, seeds), [run.result["top1"] for run in outcome.runs], strict=True)),
-        "mean": float(np.mean(accuracies)) if accuracies else None,
-        "deviation": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
+def _write_summary(path: Path, what: str, accuracies: Mapping[str, float | None]) -> None:
+    """``what``: "seeds" or "splits"; their mean and deviation (n - 1)."""
+    known = [value for value in accuracies.values() if value is not None]
+    data: dict[str, Any] = {
+        what: dict(accuracies),
+        "mean": float(np.mean(known)) if known else None,
+        "deviation": float(np.std(known, ddof=1)) if len(known) > 1 else None,
     }
-    write_text(outcome.path / SUMMARY, json.dumps(data, indent=2) + "\n")
+    write_text(path / SUMMARY, json.dumps(data, indent=2) + "\n")

@@ -7,6 +7,7 @@
            curves.png           losses and accuracies over the epochs
            scores.npz           ScoreTable of the test part (raw class scores), where there is one
            validation.npz       ScoreTable of the validation part, from the head before any refit
+           tensorboard/         the metrics for TensorBoard, where asked for
 
 A cross-validation holds a run a fold in ``folds/`` and, once all are done, spec.json, curves.png and the scores.npz of all folds (a
 video's validation scores differ from fold to fold, so those stay in the folds). Several seeds are runs or cross-validations
@@ -14,10 +15,7 @@ video's validation scores differ from fold to fold, so those stay in the folds).
 """
 
 import json
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -26,27 +24,28 @@ from zipfile import BadZipFile
 
 from store.digest import canonical_json, digest, from_dict
 from store.errors import SpecMismatchError, StoreError
-from store.files import PARTIAL_SUFFIX, fsync_file, fsync_folder
+from store.files import PARTIAL_SUFFIX, write_bytes, write_text
 from store.scores import ScoreTable
+from temporal.events import EVENTS
 from temporal.projection import Projection
 from temporal.spec import RunSpec
+from temporal.workplace import METRICS, WORK_FILES, Workplace, tidy
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from temporal.train import Epoch
+    from temporal.epochs import Epoch
 
 SPEC = "spec.json"
 WEIGHTS = "weights.safetensors"
 PROJECTION = "projection.npz"
-METRICS = "metrics.jsonl"
 CURVES = "curves.png"
 SCORES = "scores.npz"
 VALIDATION = "validation.npz"
 SUMMARY = "summary.json"
 FOLDS = "folds"
 
-RUN_ENTRIES = frozenset({SPEC, WEIGHTS, PROJECTION, METRICS, CURVES, SCORES, VALIDATION, FOLDS})
+RUN_ENTRIES = frozenset({SPEC, WEIGHTS, PROJECTION, METRICS, CURVES, SCORES, VALIDATION, FOLDS, EVENTS, *WORK_FILES})
 RECORDED_PACKAGES = ("actioncache", "torch", "numpy", "scikit-learn")
 
 
@@ -96,6 +95,11 @@ class Run:
     def features(self) -> list[dict[str, str]]:
         """``name``, ``digest`` and ``level`` of each store it was trained on."""
         return list(self.identity["features"])
+
+    @property
+    def feature_specs(self) -> list[dict[str, Any]]:
+        """The spec of each store it was trained on, from which features of other videos can be made."""
+        return list(self.result["feature_specs"])
 
     @property
     def digest(self) -> str:
@@ -151,6 +155,7 @@ def existing(path: Path, identity: Mapping[str, Any], force: bool) -> Run | None
         )
     if lost := run.lost_files():
         raise StoreError(f"run {path} is incomplete (it has no {', '.join(lost)}); train it again with --force")
+    tidy(path)
     return run
 
 
@@ -184,7 +189,7 @@ def _differences(old: Any, new: Any, where: str) -> Iterator[str]:
 
 
 def write_run(
-    path: Path,
+    place: Workplace,
     identity: Mapping[str, Any],
     result: Mapping[str, Any],
     state: "Mapping[str, Any]",
@@ -193,19 +198,19 @@ def write_run(
     tables: Mapping[str, ScoreTable],
     curves: bool = True,
 ) -> Run:
-    """Write a run folder whole; ``state``: the head's tensors; ``tables``: file name -> scores. An old folder there is replaced."""
+    """Complete a run in its workplace and publish it; ``state``: the head's tensors; ``tables``: file name -> scores."""
     from safetensors.torch import save
 
-    with atomic_folder(path) as aside:
-        (aside / WEIGHTS).write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}))
-        (aside / PROJECTION).write_bytes(projection.to_bytes())
-        (aside / METRICS).write_text("".join(json.dumps(record) + "\n" for record in history), encoding="utf-8")
-        if curves:
-            (aside / CURVES).write_bytes(curves_png({path.name: history}))
-        for name, table in tables.items():
-            table.save(aside / name)
-        (aside / SPEC).write_text(spec_text(identity, result), encoding="utf-8")
-    return Run.open(path)
+    write_bytes(place.path / WEIGHTS, save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}))
+    write_bytes(place.path / PROJECTION, projection.to_bytes())
+    write_text(place.path / METRICS, "".join(json.dumps(record) + "\n" for record in history))
+    if curves:
+        write_bytes(place.path / CURVES, curves_png({place.final.name: history}))
+    for name, table in tables.items():
+        table.save(place.path / name)
+    write_text(place.path / SPEC, spec_text(identity, result))
+    place.publish()
+    return Run.open(place.final)
 
 
 def spec_text(identity: Mapping[str, Any], result: Mapping[str, Any]) -> str:
@@ -222,32 +227,6 @@ def _installed(package: str) -> bool:
     except PackageNotFoundError:  # run from a checkout
         return False
     return True
-
-
-@contextmanager
-def atomic_folder(final: Path) -> Iterator[Path]:
-    """Yield a folder beside ``final`` to fill; on success it is flushed and takes the place of ``final``, on an error it is removed."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    token = secrets.token_hex(4)
-    aside = final.with_name(f".{final.name}.{token}{PARTIAL_SUFFIX}")
-    aside.mkdir()
-    try:
-        yield aside
-        for file in sorted(aside.rglob("*")):
-            if file.is_file():
-                fsync_file(file)
-        fsync_folder(aside)
-        _take_place(aside, final, final.with_name(f".{final.name}.{token}.old{PARTIAL_SUFFIX}"))
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _take_place(aside: Path, final: Path, old: Path) -> None:
-    if final.exists():
-        final.rename(old)
-    aside.rename(final)
-    fsync_folder(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def curves_png(histories: "Mapping[str, Sequence[Epoch]]") -> bytes:

@@ -10,6 +10,7 @@ from store.digest import Checked, demand, setting
 from temporal.params import Value, head_help, head_info, params_help
 
 FORMAT = 2  # raised when the meaning of a spec changes, so that old and new runs never mix
+LARGEST_COUNT = 10**6  # of epochs, of videos in a batch
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,16 @@ class HeadSpec(Checked):
 
 @dataclass(frozen=True)
 class TrainSpec(Checked):
-    """How the head is fitted: softmax cross-entropy per sequence."""
+    """How the head is fitted: softmax cross-entropy per sequence; ``temporal.schedule`` has the rate of every step."""
 
     optimizer: Literal["rmsprop", "adam", "adamw", "sgd"] = setting("adam", "update rule; sgd has momentum 0.9")
-    learning_rate: float = setting(1e-3, "step size")
+    learning_rate: float = setting(1e-3, "step size, before any decay")
+    schedule: Literal["constant", "step", "cosine"] = setting(
+        "constant", "learning rate over the epochs: constant; step: times DECAY after each of MILESTONES; cosine: falls to 0 over EPOCHS"
+    )
+    milestones: tuple[int, ...] = setting((), "epochs after which the rate is multiplied by DECAY (schedule step), e.g. 8,12")
+    decay: float = setting(0.1, "factor at each milestone (schedule step)")
+    warmup_epochs: float = setting(0.0, "the rate rises linearly to its full size over so many epochs, whatever the schedule")
     weight_decay: float = setting(0.0, "L2 penalty (adamw: decoupled decay)")
     batch_size: int = setting(32, "sequences a step")
     epochs: int = setting(100, "at most so many passes over the training part")
@@ -90,6 +97,7 @@ class TrainSpec(Checked):
     refit: bool = setting(False, "then train anew on training and validation part for the number of epochs found")
     label_smoothing: float = setting(0.0, "share of a label's weight that is spread over all classes")
     gradient_clip: float = setting(5.0, "largest norm of the whole gradient; 0 does not limit it")
+    precision: Literal["fp32", "bf16"] = setting("fp32", "arithmetic of the head while training; weights and optimizer stay float32")
     seed: int = setting(0, "of the initial weights, the validation part, the batches and the dropout")
 
     def check(self) -> None:
@@ -97,10 +105,20 @@ class TrainSpec(Checked):
         for name in ("weight_decay", "gradient_clip"):
             demand(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}; it must be 0 or positive")
         for name in ("batch_size", "epochs", "patience"):
-            demand(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}; it must be at least 1")
+            value = getattr(self, name)
+            demand(1 <= value <= LARGEST_COUNT, f"train.{name} is {value}; it must be from 1 to {LARGEST_COUNT}")
         for name in ("validation", "label_smoothing"):
             demand(0 <= getattr(self, name) < 1, f"train.{name} is {getattr(self, name)}; it must be at least 0 and below 1")
         demand(0 <= self.seed < 2**32, f"train.seed is {self.seed}; it must be at least 0 and below 2^32")
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        steps, stones = self.schedule == "step", list(self.milestones)
+        demand(steps == bool(stones), f"train.schedule is {self.schedule} and train.milestones {stones}: step has milestones, no other has")
+        rising = stones == sorted(set(stones)) and all(stone >= 1 for stone in stones)
+        demand(rising, f"train.milestones is {stones}; epochs are counted from 1 and rise")
+        demand(0 < self.decay <= 1, f"train.decay is {self.decay}; it must be above 0 and at most 1")
+        demand(self.warmup_epochs >= 0, f"train.warmup_epochs is {self.warmup_epochs}; it must be 0 or positive")
 
 
 @dataclass(frozen=True)

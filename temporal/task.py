@@ -1,6 +1,6 @@
 """One head trained into one run folder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +15,19 @@ from temporal.predict import fitted_table
 from temporal.run_dir import SCORES, VALIDATION, Run, write_run
 from temporal.sequences import FeatureSource, Sequences
 from temporal.spec import RunSpec
+from temporal.workplace import CHECKPOINT_SECONDS, Workplace, workplace
 
 if TYPE_CHECKING:
     from store.videos import VideoList
-    from temporal.train import OnEpoch
+    from temporal.epochs import OnEpoch
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a run's identity says of its data."""
+    """What a run's identity says of its data; ``specs``: what the features were made by, for features of other videos."""
 
     features: list[dict[str, str]]
+    specs: list[dict[str, Any]]
     list_digest: str
     classes: tuple[str, ...]
     missing: tuple[str, ...]
@@ -39,6 +41,20 @@ class Source:
             "classes": list(self.classes),
             "part": part,
         }
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a head is trained; nothing here changes the result, but for the last bits that another device may change.
+
+    ``seconds``: how much work a killed job may lose; ``stopped``: whether to save and raise ``Interrupted``; ``tensorboard``: write events.
+    """
+
+    device: str = "cpu"
+    seconds: float = CHECKPOINT_SECONDS
+    stopped: Callable[[], bool] = lambda: False
+    on_epoch: "OnEpoch | None" = None
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,26 +72,35 @@ def describe_source(stores: Sequence[FeatureSource], levels: Sequence[str], vide
     """Names and digests of what a run is trained on; ``absent``: videos left out for want of features."""
     features = [{"name": store.path.name, "digest": store.digest, "level": level} for store, level in zip(stores, levels, strict=True)]
     listed = [[video.id, video.label, video.split, video.group] for video in videos]
-    return Source(features, digest(listed), tuple(videos.classes), tuple(absent))
+    return Source(features, [store.spec for store in stores], digest(listed), tuple(videos.classes), tuple(absent))
 
 
-def train_part(task: Task, sequences: Sequences, source: Source, device: str = "cpu", on_epoch: "OnEpoch | None" = None) -> Run:
-    """Train one head and write its run folder."""
-    from temporal.train import check_trainable, fit, refit
+def train_part(task: Task, sequences: Sequences, source: Source, running: Running = Running()) -> Run:
+    """Train one head and write its run folder; goes on where a stopped or killed job left it, to the identical result.
 
-    spec, part, num_classes = task.spec, task.part, len(source.classes)
-    everything = sequences.subset(part.train)
-    check_trainable(everything)
+    Raises ``Interrupted`` once ``running.stopped()``, with the state saved.
+    """
+    from temporal.train import check_trainable
+
+    check_trainable(sequences.subset(task.part.train))
+    identity = source.identity(task.spec, task.part.name)
+    with workplace(task.path, identity, running.seconds, running.stopped, running.tensorboard) as place:
+        return _train(task, sequences, source, identity, running, place)
+
+
+def _train(task: Task, sequences: Sequences, source: Source, identity: dict[str, Any], running: Running, place: Workplace) -> Run:
+    from temporal.train import fit, refit
+
+    spec, part, num_classes, device, on_epoch = task.spec, task.part, len(source.classes), running.device, running.on_epoch
     training, validation = _cut(sequences, part, spec)
-    fitted = fit(training, validation, spec, num_classes, device, on_epoch, weights=task.weights)
-    identity = source.identity(spec, part.name)
+    fitted = fit(training, validation, spec, num_classes, device, on_epoch, "fit", task.weights, place)
     origin = {"run": task.path.name, "run_digest": digest(identity), "features": source.features, "part": part.name}
     tables = {}
     if validation is not None:
         tables[VALIDATION] = fitted_table(fitted, validation, spec, source.classes, {**origin, "of": "validation part"}, device)
         if spec.train.refit:
             whole = sequences.subset(np.sort(np.concatenate([part.train, part.validation])))
-            fitted = refit(fitted, whole, spec, num_classes, device, on_epoch, task.weights)
+            fitted = refit(fitted, whole, spec, num_classes, device, on_epoch, task.weights, place)
     if len(part.test):
         tables[SCORES] = fitted_table(fitted, sequences.subset(part.test), spec, source.classes, {**origin, "of": "test part"}, device)
     result = {
@@ -86,8 +111,9 @@ def train_part(task: Task, sequences: Sequences, source: Source, device: str = "
         "epochs": fitted.best_epoch,
         "input_width": _input_width(fitted.projection.components, sequences.width),
         "missing": list(source.missing),
+        "feature_specs": source.specs,
     }
-    return write_run(task.path, identity, result, fitted.head.state_dict(), fitted.projection, fitted.history, tables, curves=task.curves)
+    return write_run(place, identity, result, fitted.head.state_dict(), fitted.projection, fitted.history, tables, curves=task.curves)
 
 
 def top1(table: ScoreTable | None) -> float | None:

@@ -1,0 +1,144 @@
+"""Many heads to train, one after another or in several processes; a signal to stop reaches all of them."""
+
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from store.errors import Interrupted
+from store.progress import Progress
+from temporal.sequences import Sequences
+from temporal.task import Running, Source, Task, train_part
+
+POLL_SECONDS = 0.2  # between two looks for a signal
+
+
+class Job(NamedTuple):
+    """A task with what it is trained on."""
+
+    task: Task
+    sequences: Sequences
+    source: Source
+
+
+def train_all(jobs: Sequence[Job], running: Running, processes: int, alone: bool) -> None:
+    """Train every head into its folder, with progress on stderr.
+
+    ``alone``: one head that was asked for by itself; it has all threads. Any other has one thread, in whatever number of ``processes``
+    (0: one a core), so that the result does not depend on how many run or are left. Raises ``Interrupted``, with the state of every head
+    saved, once ``running.stopped()``.
+    """
+    if alone:
+        with Progress("train", jobs[0].task.spec.train.epochs, "epochs") as progress:
+            train_part(*jobs[0], replace(running, on_epoch=lambda record: _show(progress, record)))
+        return
+    processes = min(processes or len(os.sched_getaffinity(0)), len(jobs)) if running.device == "cpu" else 1
+    with Progress("train", len(jobs), "heads") as progress:
+        for done in _one_by_one(jobs, running) if processes == 1 else _in_processes(jobs, running, processes):
+            if done:
+                progress.advance()
+    if left := len(jobs) - progress.done:
+        raise Interrupted(f"interrupted with {left} of {len(jobs)} heads left; the same command goes on where they stopped")
+
+
+def _one_by_one(jobs: Sequence[Job], running: Running) -> Iterator[bool]:
+    for job in jobs:
+        with one_thread():
+            train_part(*job, running)
+        yield True
+
+
+def _in_processes(jobs: Sequence[Job], running: Running, processes: int) -> Iterator[bool]:
+    from joblib import Parallel, delayed
+
+    with _file_once(running.stopped) as stop_file:
+        pool = Parallel(n_jobs=processes, return_as="generator_unordered", max_nbytes="1M")  # larger arrays are mapped, not copied
+        settings = (running.device, running.seconds, running.tensorboard, stop_file)
+        yield from pool(delayed(_train_in_worker)(job, *settings) for job in jobs)
+
+
+def _train_in_worker(job: Job, device: str, seconds: float, tensorboard: bool, stop_file: Path) -> bool:
+    """Whether the head is complete. An exception would make joblib kill the other workers, which are saving theirs."""
+    with one_thread(), _deaf():
+        try:
+            train_part(*job, Running(device, seconds, _Polled(stop_file.exists), tensorboard=tensorboard))
+        except Interrupted:
+            return False
+    return True
+
+
+class _Polled:
+    """A question that is asked at most every ``POLL_SECONDS``."""
+
+    def __init__(self, question: Callable[[], bool]) -> None:
+        self._question, self._answer, self._next = question, False, 0.0
+
+    def __call__(self) -> bool:
+        if not self._answer and time.monotonic() >= self._next:
+            self._answer, self._next = self._question(), time.monotonic() + POLL_SECONDS
+        return self._answer
+
+
+@contextmanager
+def _file_once(stopped: Callable[[], bool]) -> Iterator[Path]:
+    """A path at which a file appears once ``stopped()``: what other processes can look for."""
+    ended = threading.Event()
+    with tempfile.TemporaryDirectory(prefix="actioncache-") as folder:
+        file = Path(folder) / "stop"
+
+        def watch() -> None:
+            while not ended.wait(POLL_SECONDS):
+                if stopped():
+                    file.touch()
+                    return
+
+        thread = threading.Thread(target=watch, name="stop", daemon=True)
+        thread.start()
+        try:
+            yield file
+        finally:
+            ended.set()
+            thread.join()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Leave Ctrl-C and SIGTERM, which reach every process of a job, to the parent: it says when to save and stop."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch, BLAS and OpenMP use one thread inside."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _show(progress: Progress, record: dict[str, Any]) -> None:
+    if record["phase"] == "fit" and record["epoch"] > progress.done + 1:
+        progress.skip(record["epoch"] - 1 - progress.done)  # done by an earlier job
+    progress.total = max(progress.total, progress.done + 1)
+    kept = [f"{name.replace('_', ' ')} {record[name]:.3f}" for name in ("train_loss", "val_loss", "val_accuracy") if name in record]
+    progress.advance(1, f"{record['phase']}: {', '.join(kept)}")
