@@ -23,15 +23,60 @@ def list_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def read(*args: Any, **kwargs: Any) -> Any:
-        source, kind, root, fold, classes, pattern, names = (kwargs.pop(f"list_{name}") for name in _NAMES)
-        class_names = None if names is None else parse_class_names(names)
-        videos = read_list(source, kind, root, fold, classes=classes, pattern=pattern, class_names=class_names)
-        return command(*args, videos=videos, **kwargs)
+        return command(*args, videos=_reader(kwargs)(None), **kwargs)
 
-    wrapped: Callable[..., Any] = read
+    return _with_options(read)
+
+
+def splits_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: ``list_options`` and ``--splits``; the command receives ``lists``, number of the split -> ``VideoList`` (0 without)."""
+
+    @functools.wraps(command)
+    def read(*args: Any, **kwargs: Any) -> Any:
+        numbers = whole_numbers(kwargs.pop("list_splits"), "--splits")
+        if numbers and kwargs["list_fold"] is not None:
+            raise click.UsageError("--fold and --splits both say which split; give one of them")
+        reader = _reader(kwargs)
+        return command(*args, lists={number: reader(number) for number in numbers} or {0: reader(None)}, **kwargs)
+
+    option = click.option(
+        "--splits",
+        "list_splits",
+        default="",
+        metavar="N,N,...",
+        help="Several splits, e.g. 1,2,3: folds of an official list, or a LIST called like list{}.csv, with {} for the number.",
+    )
+    return option(_with_options(read))
+
+
+def _reader(kwargs: dict[str, Any]) -> Callable[[int | None], VideoList]:
+    """Take the options out of a command's arguments; the function reads LIST, of another fold where it is given one."""
+    source, kind, root, fold, classes, pattern, names = (kwargs.pop(f"list_{name}") for name in _NAMES)
+    class_names = None if names is None else parse_class_names(names)
+
+    def read(number: int | None) -> VideoList:
+        own, place = fold, source
+        if number is not None:
+            named = "{}" in source.name
+            own, place = (fold, source.with_name(source.name.replace("{}", str(number)))) if named else (number, source)
+        return read_list(place, kind, root, own, classes=classes, pattern=pattern, class_names=class_names)
+
+    return read
+
+
+def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
-        wrapped = option(wrapped)
-    return wrapped
+        command = option(command)
+    return command
+
+
+def whole_numbers(text: str, flag: str) -> list[int]:
+    """``0,1,2`` -> [0, 1, 2]; a usage error names what is no whole number or stands twice."""
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    numbers = [int(item) for item in items if item.isdecimal()]
+    if len(set(numbers)) < len(items):
+        raise click.BadParameter(f"{text!r} is no list of different whole numbers, e.g. 1,2,3", param_hint=flag)
+    return numbers
 
 
 _NAMES = ("source", "kind", "root", "fold", "classes", "pattern", "class_names")

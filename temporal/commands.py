@@ -1,13 +1,15 @@
 """Commands of stage two: ``train-head`` and ``predict``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from store.files import safe_name
-from store.list_commands import list_options
+from store.list_commands import list_options, splits_options, whole_numbers
 from store.options import resolve, spec_options
+from store.signals import stop_signals
 from store.videos import VideoList
 from temporal.spec import RunSpec
 
@@ -27,16 +29,24 @@ device_option = click.option("--device", default="cpu", show_default=True, help=
 
 
 @click.command("train-head")
-@list_options
+@splits_options
 @features_option
 @click.option("--name", required=True, help="Name of the run; its folder is OUT/NAME.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
 @click.option("--cross-validate", is_flag=True, help="Leave out one group of the list at a time; scores of all videos, each unseen.")
-@click.option("--seeds", default="", metavar="N,N,...", help="Several seeds: one run each in OUT/NAME/seed-N.")
+@click.option("--seeds", default="", metavar="N,N,...", help="Several seeds, e.g. 0,1,2: one run each in OUT/NAME/seed-N.")
 @missing_option
 @click.option("--force", is_flag=True, help="Train again what is there already, and replace runs made from other settings.")
-@click.option("--jobs", type=click.IntRange(0), default=0, help="Processes for several folds or seeds. [default: one a core]")
+@click.option("--jobs", type=click.IntRange(0), default=0, help="Processes for several folds, splits or seeds. [default: one a core]")
 @device_option
+@click.option(
+    "--checkpoint-seconds",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="Save the state of a training so often; a killed job loses at most that, and the same command goes on from there.",
+)
+@click.option("--tensorboard", is_flag=True, help="Also write the metrics for TensorBoard, into the run's folder.")
 @click.option(
     "--head-weights",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -46,7 +56,7 @@ device_option = click.option("--device", default="cpu", show_default=True, help=
 @click.pass_context
 def train_head(
     context: click.Context,
-    videos: VideoList,
+    lists: dict[int, VideoList],
     features: tuple[Path, ...],
     name: str,
     out: Path,
@@ -56,27 +66,38 @@ def train_head(
     force: bool,
     jobs: int,
     device: str,
+    checkpoint_seconds: float,
+    tensorboard: bool,
     head_weights: Path | None,
     overrides: dict[str, Any],
 ) -> None:
     """Train a head on the cached features of LIST's training videos and score its test videos.
 
-    No test label is used for anything but the accuracy printed at the end. What is complete already is not done again.
+    No test label is used for anything but the accuracy printed at the end. What is complete already is not done again, and what was
+    interrupted goes on where it stopped, to the identical result.
     """
     from store.features import FeatureStore
-    from temporal.experiment import train_list
+    from temporal.experiment import train_list, train_splits
 
     spec = resolve(RunSpec, overrides)
     stores = [FeatureStore.open(path) for path in features]
-    numbers = parse_seeds(seeds)
-    outcome = train_list(
-        stores, videos, spec, out / safe_name(name, "run name"), cross_validate, numbers, allow_missing, force, jobs, device, head_weights
-    )
-    click.echo(outcome_text(outcome))
-    for note in outcome.notes:
+    path, numbers = out / safe_name(name, "run name"), whole_numbers(seeds, "--seeds")
+    if 0 not in lists and cross_validate:
+        raise click.UsageError("--cross-validate cuts one list into folds itself; leave --splits out")
+    with stop_signals("saving the state of the training, then stopping") as stopped:
+        settings = (numbers, allow_missing, force, jobs, device, head_weights, stopped, checkpoint_seconds, tensorboard)
+        if 0 in lists:
+            outcomes = [train_list(stores, lists[0], spec, path, cross_validate, *settings)]
+        else:
+            outcomes = train_splits(stores, lists, spec, path, *settings)
+    click.echo("\n".join(outcome_text(outcome) for outcome in outcomes))
+    if len(outcomes) > 1:
+        click.echo(splits_text(path, outcomes))
+    for note in dict.fromkeys(note for outcome in outcomes for note in outcome.notes):
         click.echo(f"note: {note}", err=True)
-    _report_missing(outcome.missing)
-    context.exit(1 if outcome.missing else 0)
+    missing = list(dict.fromkeys(id_ for outcome in outcomes for id_ in outcome.missing))
+    _report_missing(missing)
+    context.exit(1 if missing else 0)
 
 
 @click.command("predict")
@@ -108,15 +129,6 @@ def predict(
     context.exit(1 if absent else 0)
 
 
-def parse_seeds(text: str) -> list[int]:
-    """``0,1,2`` -> [0, 1, 2]; a usage error names what is no whole number or stands twice."""
-    items = [item.strip() for item in text.split(",") if item.strip()]
-    numbers = [int(item) for item in items if item.isdecimal()]
-    if len(set(numbers)) < len(items):
-        raise click.BadParameter(f"{text!r} is no list of different whole numbers, e.g. 0,1,2", param_hint="--seeds")
-    return numbers
-
-
 def accuracy_text(top1: float | None, count: int) -> str:
     """``top-1 83.33 % (50 of 60 videos)``."""
     if not count:
@@ -129,14 +141,23 @@ def accuracy_text(top1: float | None, count: int) -> str:
 def outcome_text(outcome: "Outcome") -> str:
     """One line a run, and the mean over several."""
     lines = [f"{run.path}: {accuracy_text(run.result['top1'], run.result['videos']['test'])}" for run in outcome.runs]
-    values = outcome.accuracies()
-    if len(values) > 1:
-        mean = sum(values) / len(values)
-        deviation = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
-        lines.append(f"{outcome.path}: top-1 {100 * mean:.2f} % mean of {len(values)} seeds, deviation {100 * deviation:.2f}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_mean_text(outcome.path, outcome.accuracies(), "seeds")])
 
 
-def _report_missing(missing: "tuple[str, ...] | list[str]") -> None:
+def splits_text(path: Path, outcomes: "Sequence[Outcome]") -> str:
+    """The mean over the splits, each counted once however many seeds it has."""
+    means = [sum(values) / len(values) for outcome in outcomes if (values := outcome.accuracies())]
+    return "\n".join(_mean_text(path, means, "splits"))
+
+
+def _mean_text(path: Path, values: Sequence[float], what: str) -> list[str]:
+    if len(values) < 2:
+        return []
+    mean = sum(values) / len(values)
+    deviation = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+    return [f"{path}: top-1 {100 * mean:.2f} % mean of {len(values)} {what}, deviation {100 * deviation:.2f}"]
+
+
+def _report_missing(missing: Sequence[str]) -> None:
     if missing:
         click.echo(f"{len(missing)} videos of the list have no features and were left out: {', '.join(missing)}", err=True)

@@ -1,5 +1,6 @@
 """From stores and lists to runs: a list's split, several splits, or a cross-validation; one seed or several; resumable."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -105,7 +106,10 @@ def train_splits(
     """
     _check_layout(path, "split")
     running = Running(device, checkpoint_seconds, stopped, tensorboard=tensorboard)
-    works = [_work(stores, videos, spec, path / f"split-{number}", False, seeds, allow_missing, force, head_weights) for number, videos in lists.items()]
+    works = [
+        _work(stores, videos, spec, path / f"split-{number}", False, seeds, allow_missing, force, head_weights)
+        for number, videos in lists.items()
+    ]
     _train(works, stores, spec, running, jobs, alone=False)
     outcomes = [_outcome(work, seeds) for work in works]
     means = [float(np.mean(outcome.accuracies())) if outcome.accuracies() else None for outcome in outcomes]
@@ -165,9 +169,11 @@ def _train(works: list[_Work], stores: Sequence[FeatureSource], spec: RunSpec, r
 
 def _union(lists: "list[VideoList]") -> "VideoList":
     """All videos of several splits; ListError where they are not of the same classes, or one says other things of a video."""
-    from store.videos import VideoList
+    from store.videos import Video, VideoList
 
-    known = {video.id: video for videos in reversed(lists) for video in reversed(videos.videos)}
+    known: dict[str, Video] = {}
+    for video in itertools.chain.from_iterable(lists):
+        known.setdefault(video.id, video)
     for videos in lists:
         if videos.classes != lists[0].classes:
             raise ListError(f"the splits have different classes: {_some(lists[0].classes)} and {_some(videos.classes)}")

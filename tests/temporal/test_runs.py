@@ -131,16 +131,16 @@ def test_a_cross_validation_that_replaces_a_run_keeps_nothing_of_it(order_store,
 def test_a_seed_left_alone_trains_as_it_would_among_others(order_store, order_videos, tmp_path, monkeypatch):
     import torch
 
-    import temporal.experiment as experiment
+    import temporal.parallel as parallel
 
     threads = []
-    original = experiment.train_part
+    original = parallel.train_part
 
     def noting(*arguments):
         threads.append(torch.get_num_threads())
         return original(*arguments)
 
-    monkeypatch.setattr(experiment, "train_part", noting)
+    monkeypatch.setattr(parallel, "train_part", noting)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -221,11 +221,11 @@ def test_a_folds_test_labels_influence_nothing_in_it(order_store, order_videos, 
 
 
 def test_an_interrupted_cross_validation_resumes_fold_by_fold(order_store, order_videos, tmp_path, monkeypatch):
-    import temporal.experiment as experiment
+    import temporal.parallel as parallel
 
     whole = train_list([order_store], order_videos, QUICK, tmp_path / "whole" / "cv", cross_validate=True, jobs=1).runs[0]
     trained = []
-    original = experiment.train_part
+    original = parallel.train_part
 
     def die_in_the_third(task, *rest):
         trained.append(task.path.name)
@@ -233,7 +233,7 @@ def test_an_interrupted_cross_validation_resumes_fold_by_fold(order_store, order
             raise KeyboardInterrupt
         return original(task, *rest)
 
-    monkeypatch.setattr(experiment, "train_part", die_in_the_third)
+    monkeypatch.setattr(parallel, "train_part", die_in_the_third)
     path = tmp_path / "cut" / "cv"
     with pytest.raises(KeyboardInterrupt):
         train_list([order_store], order_videos, QUICK, path, cross_validate=True, jobs=1)

@@ -7,9 +7,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from store.errors import MissingFeaturesError, StoreError, TrainingError, UnknownNameError
+from store.list_commands import whole_numbers
 from store.scores import ScoreTable
 from store.videos import VideoList, write_csv
-from temporal.commands import accuracy_text, parse_seeds, predict, train_head
+from temporal.commands import accuracy_text, predict, train_head
 from temporal.run_dir import SUMMARY, Run
 
 FAST = ["--train.epochs", "2", "--head.hidden", "4", "--sequence.steps", "8", "--train.validation", "0.25"]
@@ -92,7 +93,7 @@ def test_an_unknown_head_suggests(list_file, order_store, tmp_path):
 
 
 def test_seeds_are_checked(list_file, order_store, tmp_path):
-    assert parse_seeds("3, 1") == [3, 1]
+    assert whole_numbers("3, 1", "--seeds") == [3, 1]
     for wrong in ("1,1", "1,01", "a", "-1"):
         result = invoke(train_head, list_file, "--features", order_store.path, "--name", "x", "--out", tmp_path, "--seeds", wrong, code=2)
         assert "no list of different whole numbers" in result.output
