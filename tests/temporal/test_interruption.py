@@ -67,7 +67,7 @@ def test_heads_in_several_processes_are_stopped_together_and_go_on(order_store, 
     settings = {"seeds": [0, 1, 2], "checkpoint_seconds": 1000.0}
     whole = train_list([order_store], order_videos, spec, tmp_path / "whole" / "cv", **settings, jobs=1)
     cut = tmp_path / "cut" / "cv"
-    with pytest.raises(Interrupted, match="interrupted with [123] of 3 heads left"):
+    with pytest.raises(Interrupted, match=r"interrupted with [123] of 3 heads left"):
         train_list([order_store], order_videos, spec, cut, **settings, jobs=2, stopped=lambda: any(cut.rglob(METRICS)))
     resumed = train_list([order_store], order_videos, spec, cut, **settings, jobs=2)
     assert _files(resumed.path) == _files(whole.path)
