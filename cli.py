@@ -32,6 +32,9 @@ COMMANDS = {
         "heads": ("temporal.heads_commands", "heads", "List the heads, their papers and their own settings."),
         "predict": ("temporal.commands", "predict", "Score videos of a store with a trained head."),
     },
+    "Beside the networks": {
+        "idt": ("cli", "idt", "Improved trajectories: extract, encode as Fisher vectors, score with an SVM."),
+    },
     "Scores to results": {
         "scores": ("store.score_commands", "scores", "Look into score tables; import and export those of other tools."),
         "fuse": ("fusion.commands", "fuse", "Combine score tables, joined by video id and class name."),
@@ -41,16 +44,31 @@ COMMANDS = {
 }
 
 
+IDT = {
+    "Videos to trajectories": {
+        "extract": ("extract.idt_commands", "extract_command", "Track points through every video, write its improved trajectories."),
+        "show": ("extract.idt_commands", "show_command", "Draw a video's trajectories over its frames."),
+    },
+    "Trajectories to scores": {
+        "encode": ("fusion.idt_commands", "encode_command", "Learn a codebook and encode every video as Fisher vectors, in a store."),
+        "train": ("fusion.idt_commands", "train_command", "Train linear SVMs on Fisher vectors, score the videos left out."),
+        "score": ("fusion.idt_commands", "score_command", "Score encoded videos with trained SVMs."),
+    },
+}
+
+
 class LazyGroup(click.Group):
-    """A group that imports a command's module only when that command is named."""
+    """A group that imports a command's module only when that command is named; ``table`` as COMMANDS."""
+
+    table = COMMANDS
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands, in the order of the help."""
-        return [name for section in COMMANDS.values() for name in section]
+        return [name for section in self.table.values() for name in section]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one command."""
-        for section in COMMANDS.values():
+        for section in self.table.values():
             if cmd_name in section:
                 module, attribute, _ = section[cmd_name]
                 command: click.Command = getattr(importlib.import_module(module), attribute)
@@ -59,7 +77,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections of the help without importing anything."""
-        for title, section in COMMANDS.items():
+        for title, section in self.table.items():
             with formatter.section(title):
                 formatter.write_dl([(name, text) for name, (_, _, text) in section.items()])
 
@@ -70,6 +88,20 @@ def cli() -> None:
     """Two-stage video action recognition: CNN features once into a cached store, recurrent heads from it in seconds.
 
     LIST -> extract -> store -> train-head -> scores -> fuse -> report
+    """
+
+
+class IdtGroup(LazyGroup):
+    """The commands of ``idt``, which two packages bring."""
+
+    table = IDT
+
+
+@click.group("idt", cls=IdtGroup)
+def idt() -> None:
+    """Improved trajectories: from videos to Fisher vectors and an SVM's decision values, to be fused with networks.
+
+    LIST -> extract -> trajectory files -> encode -> store -> train -> scores -> fuse
     """
 
 
