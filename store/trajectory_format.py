@@ -18,8 +18,8 @@ LENGTH = 15  # steps of a trajectory
 DESCRIPTORS: Mapping[str, int] = MappingProxyType({"trajectory": 2 * LENGTH, "hog": 96, "hof": 108, "mbhx": 96, "mbhy": 96})
 """Width of each descriptor, in the order of the columns: HOG and MBH have 8 bins, HOF has 9, each in 2 x 2 x 3 cells."""
 HEADER = ("frame", "mean_x", "mean_y", "deviation_x", "deviation_y", "length", "scale", "x_pos", "y_pos", "t_pos")
-"""Last frame (from 0); mean and standard deviation of the points, length of the path and scale in pixels of the video; the mean position and the
-middle frame as shares of width, height and frames. The last three are in improved files only."""
+"""Last frame (from 0); mean and standard deviation of the points and length of the path in pixels of the video, scale; mean position and
+middle frame as shares of width, height and number of frames. The last three are in improved files only."""
 DENSE_HEADER = 7
 SUFFIXES = (".npy", ".txt.gz", ".txt", ".gz")
 TEXT_SUFFIXES = SUFFIXES[1:]
@@ -49,7 +49,7 @@ BY_COUNT: Mapping[int, Columns] = MappingProxyType({columns.count: columns for c
 
 
 def trajectory_path(root: Path, video_id: str, suffix: str) -> Path:
-    """Where the trajectories of a video are written: its whole id, then ``suffix``, below ``root``; ``ListError`` for an id that is no path."""
+    """Where the trajectories of a video are written, its whole id and ``suffix`` below ``root``; ``ListError`` for an id that is no path."""
     if problem := path_problem(video_id):
         raise ListError(f"video id {video_id[:80]!r} {problem}, so no trajectory file can belong to it; change the id")
     return root / f"{video_id}{suffix}"

@@ -70,7 +70,7 @@ def warp_back(first: np.ndarray, second: np.ndarray, motion: np.ndarray) -> np.n
 
 
 def subtract_motion(flow: np.ndarray, motion: np.ndarray, scale: float) -> np.ndarray:
-    """The flow float32 [h, w, 2] at a scale without the camera's motion: where the flow ends, seen from the first camera, minus where it begins."""
+    """The flow float32 [h, w, 2] at a scale without the camera's motion: its end, seen from the first camera, minus its beginning."""
     height, width = flow.shape[:2]
     begin = np.stack(np.meshgrid(np.arange(width), np.arange(height)), 2).astype(np.float32)
     ends = ((begin + flow) * scale).reshape(1, -1, 2)

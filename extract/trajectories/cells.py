@@ -12,8 +12,8 @@ FLOOR = 0.05  # added to every sum, so that a patch without any gradient has equ
 def histogram_image(x: np.ndarray, y: np.ndarray, bins: int, still: float | None = None) -> np.ndarray:
     """Each pixel's vector (x, y) as a histogram of orientations: float32 [h, w, bins].
 
-    The vector's length goes to the two neighbouring bins, each the more the nearer it is; bin b begins at 2 pi b / bins. With ``still`` the last bin
-    holds 1 for every vector not longer than that, and the others divide the circle among them.
+    The vector's length goes to the two neighbouring bins, each the more the nearer it is; bin b stands for the angle 2 pi b / bins. With
+    ``still`` the last bin holds 1 for every vector not longer than that, and the others divide the circle among them.
     """
     height, width = x.shape
     around = bins if still is None else bins - 1

@@ -93,7 +93,11 @@ class ScaleTracks:
         shape = motion / steps.sum(1)[:, None, None]
         sums = self._sums[self._slots[chosen]] / np.float32(STEPS_PER_CELL)
         cells = np.split(sums, np.cumsum(WIDTHS)[:-1], axis=2)
-        parts = [header[kept], shape.reshape(len(chosen), 2 * LENGTH), *(part.reshape(len(chosen), TIMES * part.shape[2]) for part in cells)]
+        parts = [
+            header[kept],
+            shape.reshape(len(chosen), 2 * LENGTH),
+            *(part.reshape(len(chosen), TIMES * part.shape[2]) for part in cells),
+        ]
         return np.concatenate(parts, 1, dtype=np.float32)
 
     def _drop(self, gone: np.ndarray) -> None:

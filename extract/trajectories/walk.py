@@ -13,7 +13,7 @@ from store.trajectory_format import IMPROVED, LENGTH
 
 
 def trajectories(frames: Iterable[np.ndarray], num_frames: int, spec: TrajectorySpec) -> Iterator[np.ndarray]:
-    """Yield the trajectories that end with each frame after the first: float32 [n, 436], n may be 0, columns as in ``store.trajectory_format``.
+    """Yield the trajectories that end with each frame after the first: float32 [n, 436] by ``store.trajectory_format``, n may be 0.
 
     ``frames``: grey uint8 [H, W], both sides at least 32 pixels; ``num_frames``: how many there are, for the place in time. Memory: the
     points that are tracked, two frames, and two flows.
