@@ -57,6 +57,23 @@ def extract_command(
     context.exit(1 if summary.failed else 0)
 
 
+@click.command("show")
+@click.argument("video", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The picture: .png or .jpg.")
+@click.option("--frames", type=click.IntRange(1, 50), default=6, show_default=True, help="Frames, from equal parts of the video.")
+@click.option(
+    "--height", type=click.IntRange(16, 2000), default=240, show_default=True, help="Height of a frame in the picture, in pixels."
+)
+@spec_options(DecodeSpec, into="decoding", config=False)
+@spec_options(TrajectorySpec)
+def show_command(video: Path, output: Path, frames: int, height: int, decoding: dict[str, Any], overrides: dict[str, Any]) -> None:
+    """Track points through VIDEO (a file or a folder of frames) and draw the trajectories over some of its frames."""
+    from extract.trajectories.show import show
+
+    lines = show(video, output, resolve(TrajectorySpec, overrides), resolve(DecodeSpec, decoding), frames, height)
+    click.echo("\n".join([*lines, str(output)]))
+
+
 def summary_text(output: Path, summary: "TrajectorySummary") -> str:
     """The end of extraction in words."""
     lines = [

@@ -49,7 +49,7 @@ BY_COUNT: Mapping[int, Columns] = MappingProxyType({columns.count: columns for c
 
 
 def trajectory_path(root: Path, video_id: str, suffix: str) -> Path:
-    """Where the trajectories of a video are written, its whole id and ``suffix`` below ``root``; ``ListError`` for an id that is no path."""
+    """Where a video's trajectories are written, its whole id and ``suffix`` below ``root``; ``ListError`` for an id that is no path."""
     if problem := path_problem(video_id):
         raise ListError(f"video id {video_id[:80]!r} {problem}, so no trajectory file can belong to it; change the id")
     return root / f"{video_id}{suffix}"

@@ -75,10 +75,10 @@ def load_mixture(path: Path) -> Mixture:
     return Mixture(*(arrays[part] for part in PARTS))
 
 
-def descriptor(rows: np.ndarray, columns: Columns, name: str, root: str) -> np.ndarray:
-    """One descriptor of trajectories: float32 [n, D], a view unless ``root`` changes it."""
+def descriptor(rows: np.ndarray, columns: Columns, name: str, norm: str) -> np.ndarray:
+    """One descriptor of trajectories: float32 [n, D], a view unless ``norm`` changes it."""
     values = rows[:, columns.descriptor(name)]
-    return rootsift(values) if root == "rootsift" and name != "trajectory" else values  # a trajectory's steps have signs
+    return rootsift(values) if norm == "rootsift" and name != "trajectory" else values  # a trajectory's steps have signs
 
 
 def fit_mixture(sample: np.ndarray, name: str, spec: FisherSpec) -> Mixture:

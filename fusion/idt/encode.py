@@ -183,10 +183,10 @@ def _fit(samples: Path, ids: Sequence[str], name: str, spec: FisherSpec, place: 
     from store.trajectory_format import IMPROVED
 
     values = FeatureStore.open(samples).read_rows(ids, name, dtype="float32").values
-    rows = np.zeros((len(values), IMPROVED.count), np.float32) if spec.root == "rootsift" else None
+    rows = np.zeros((len(values), IMPROVED.count), np.float32) if spec.norm == "rootsift" else None
     if rows is not None:
         rows[:, IMPROVED.descriptor(name)] = values
-        values = descriptor(rows, IMPROVED, name, spec.root)
+        values = descriptor(rows, IMPROVED, name, spec.norm)
     save_mixture(place / f"{name}.npz", fit_mixture(values, name, spec))
 
 
@@ -262,7 +262,7 @@ def encode_video(video_id: str, path: Path, codebooks: Sequence[Path], settings:
     try:
         for columns, rows in read_blocks(path):
             for name in spec.descriptors:
-                values = np.ascontiguousarray(descriptor(rows, columns, name, spec.root))
+                values = np.ascontiguousarray(descriptor(rows, columns, name, spec.norm))
                 for each in sums:
                     each[name].add(values)
             rows_read += len(rows)

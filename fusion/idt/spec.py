@@ -14,7 +14,7 @@ class FisherSpec(Checked):
     """From trajectories to Fisher vectors: per descriptor PCA, a Gaussian mixture, the gradient of its log-likelihood, normalised."""
 
     descriptors: tuple[str, ...] = setting(tuple(DESCRIPTORS), "which descriptors are encoded, each by itself")
-    root: Literal["as_written", "rootsift"] = setting(
+    norm: Literal["as_written", "rootsift"] = setting(
         "as_written",
         "rootsift: square roots of the shares of their sum for HOG, HOF and MBH, as the paper has it. Files of the improved program (and "
         "of `idt extract`) hold that already; for files of 2011",
