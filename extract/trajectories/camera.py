@@ -1,11 +1,14 @@
 """The camera's motion between two frames: a homography from matched features and from corners that the flow follows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 
 WINDOW = 25.0  # pixels: features farther apart are never matched
+FEATURES = 1000  # of a frame, at most
 CORNERS, CORNER_QUALITY, CORNER_DISTANCE = 1000, 0.001, 3  # corners that the flow follows
 RANSAC_PIXELS = 1.0
 MIN_POINTS, MIN_INLIERS = 50, 25  # with fewer a homography means nothing
@@ -23,8 +26,8 @@ class Matcher:
     """Finds features and matches those of two frames; ``kind`` "none" finds none."""
 
     def __init__(self, kind: str) -> None:
-        makers = {"orb": lambda: cv2.ORB.create(1000), "akaze": lambda: cv2.AKAZE.create(), "sift": lambda: cv2.SIFT.create(1000)}
-        self._detector = makers[kind]() if kind != "none" else None
+        makers: dict[str, Callable[[int], Any]] = {"orb": cv2.ORB.create, "sift": cv2.SIFT.create}
+        self._detector = makers[kind](FEATURES) if kind != "none" else None
         self._matcher = cv2.BFMatcher(cv2.NORM_L2 if kind == "sift" else cv2.NORM_HAMMING)
 
     def find(self, grey: np.ndarray) -> Keypoints:

@@ -31,7 +31,7 @@ def grey_pyramid(grey: np.ndarray, sizes: list[tuple[int, int]]) -> list[np.ndar
 def smooth_pyramid(grey: np.ndarray, sizes: list[tuple[int, int]]) -> list[np.ndarray]:
     """float32 images for the flow: the frame smoothed for each scale, then resized, as Farneback's pyramid does."""
     image = grey.astype(np.float32)
-    images = [image]
+    images: list[np.ndarray] = [image]
     for number, (height, width) in enumerate(sizes[1:], 1):
         sigma = (RATIO**number - 1) / 2
         side = max(3, round(5 * sigma) | 1)

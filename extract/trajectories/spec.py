@@ -22,7 +22,7 @@ class TrajectorySpec(Checked):
     grid: int = setting(5, "a point is sampled in each empty square of so many pixels, at every scale")
     scales: int = setting(8, "images from fine to coarse, each 1/sqrt(2) of the one before; fewer where a side would be below 32 pixels")
     quality: float = setting(0.001, "points with a smaller eigenvalue than this share of the frame's largest are not sampled")
-    features: Literal["orb", "akaze", "sift", "none"] = setting(
+    features: Literal["orb", "sift", "none"] = setting(
         "orb", "features matched from frame to frame, beside corners followed by the flow, to find the camera's motion"
     )
     camera: Literal["recompute", "subtract", "none"] = setting(

@@ -31,7 +31,7 @@ class _Walker:
 
     def __init__(self, grey: np.ndarray, num_frames: int, spec: TrajectorySpec) -> None:
         self._spec, self._num_frames = spec, num_frames
-        self._sizes = scale_sizes(*grey.shape, spec.scales)
+        self._sizes = scale_sizes(grey.shape[0], grey.shape[1], spec.scales)
         self._tracks = [ScaleTracks(spec, RATIO**number) for number in range(len(self._sizes))]
         self._flow = PyramidFlow()
         self._matcher = Matcher(spec.features)
@@ -79,7 +79,7 @@ class _Walker:
         height, width = self._grey.shape
         head = np.empty((len(rows), IMPROVED.header), np.float32)
         head[:, 0], head[:, 1:6], head[:, 6] = number, rows[:, :5], scale
-        head[:, 7:9] = np.clip(rows[:, :2] / np.float32([width, height]), 0, 0.999)
+        head[:, 7:9] = np.clip(rows[:, :2] / np.array([width, height], np.float32), 0, 0.999)
         head[:, 9] = (number - LENGTH / 2) / self._num_frames
         return np.concatenate([head, rows[:, 5:]], 1)
 

@@ -235,7 +235,7 @@ class _Encoder:
     def _remember(self, lacking: Iterable[str]) -> None:
         """Failures of earlier runs whose files have not changed since."""
         for failure in (failure for store in self._stores for failure in store.failures().values()):
-            if failure.id in self._files and failure.id in lacking and failure.is_current(self._files[failure.id]):  # type: ignore[operator]
+            if failure.id in self._files and failure.id in lacking and failure.is_current(self._files[failure.id]):
                 self.failed[failure.id] = (failure.stage, failure.reason)
 
     def _take(self, encoded: Encoded, writers: Sequence[Any]) -> None:
