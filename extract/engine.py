@@ -46,7 +46,7 @@ class Extraction:
         self.network, self.sink, self.progress = network, sink, progress
         self.clips = 0
         self.seconds_at_work = 0.0  # from the first frames on, the workers' start left out
-        self.done: set[str] = set()
+        self.done: dict[str, int] = {}  # id -> clips
         self.failed: dict[str, tuple[str, str]] = {}
         self._videos: dict[str, Video] = {}
         self._first_frames: float | None = None
@@ -111,7 +111,7 @@ class Extraction:
                 continue
             with self.network.watch.stage("store"):
                 self.sink.add(key, features)
-            self.done.add(key)
+            self.done[key] = len(features.frames)
             self.clips += len(features.frames)
             self.progress.advance(note=self._note())
         self._take_back()
@@ -120,7 +120,8 @@ class Extraction:
         with self.network.watch.stage("store"):
             refused = self.sink.refused(wait)
         for key, reason in refused:
-            self.done.discard(key)
+            self.clips -= self.done.pop(key)
+            self.progress.advance(-1)  # it was counted as done, and is counted again as failed
             self._fail(key, "features", reason)
 
     def _fail(self, key: str, stage: str, reason: str) -> None:

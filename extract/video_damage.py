@@ -4,6 +4,9 @@ A video that lacks more than max(3, 2 %) of the frames that its container claims
 packets, is damaged: a ``DecodeError`` unless ``DecodeSpec.partial`` is set. Less is normal: the headers of HMDB-51 claim a frame or two
 more than they hold.
 
+Where chunks of an AVI file are lost, decoders also drop what was coded as the difference to them, and say nothing; so there the pictures
+that went into the decoder are compared with the frames that came out.
+
 Two kinds of damage are not seen: blocks that the decoder conceals, and missing ends in containers that state no length (MPEG-TS and -PS,
 fragmented MP4).
 """
@@ -13,6 +16,10 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 LOST_FRAMES, LOST_SHARE = 3, 0.02
+UNFINISHED = 1  # a picture at the end of many whole AVI files is never shown: its second half was to come
+HIDING_CODECS = ("vp8", "vp9", "av1")  # some of their packets hold a picture that is never shown
+PICTURE_START = b"\0\0\1\xb6"  # of MPEG-4, which nothing else in its packets looks like
+EMPTY_PICTURE_BYTES = 16  # a packet of MPEG-4 no longer than this holds no picture: it repeats one, or stands for one of an earlier packet
 
 
 class Tally:
@@ -21,7 +28,7 @@ class Tally:
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self.rate = float(stream.average_rate or stream.guessed_rate or 0)
         self.all_streams = False  # the claim is about the longest stream, so all must be read
-        self.packets = self.frames = self.refused = self.refused_at = 0
+        self.packets = self.pictures = self.frames = self.refused = self.refused_at = 0
         self.problem = ""
         self._stream = stream.index
         self._units: dict[int, float] = {}  # of the streams' time stamps, in seconds
@@ -29,6 +36,8 @@ class Tally:
         self._first: float | None = None
         self._last = 0.0
         kind = container.format.name
+        codec = stream.codec_context.name
+        self._compares, self._packs = kind == "avi" and codec not in HIDING_CODECS, codec == "mpeg4"
         if kind == "avi" and stream.frames and stream.time_base:  # its duration is what FFmpeg guesses from the file's size
             self._claimed_seconds = float(stream.frames * stream.time_base)
         elif "mp4" in kind and stream.duration and stream.time_base:  # its number of frames counts those outside an edit list, too
@@ -46,9 +55,17 @@ class Tally:
         if stamp is None or not unit:
             return  # the empty packet at the end
         start = stamp * unit
-        self.packets += index == self._stream
+        if index == self._stream:
+            self.packets += 1
+            self.pictures += self._pictures(packet) if self._compares else 0
         self._first = start if self._first is None else min(self._first, start)
         self._last = max(self._last, start + (packet.duration or 0) * unit)
+
+    def decoded(self, frames: list[av.VideoFrame]) -> None:
+        """Note frames that came out of the decoder."""
+        self.frames += len(frames)
+        if any(frame.interlaced_frame for frame in frames):
+            self._compares = False  # the two fields of a frame may be two packets
 
     def refuse(self, reason: str) -> None:
         """Note a packet that does not decode."""
@@ -63,13 +80,24 @@ class Tally:
         problem = f" ({self.problem})" if self.problem else ""
         if not self.frames:
             return f"no frame decodes of about {total}{problem}; the file is damaged or cut short"
-        if partial or missing + self.refused <= max(LOST_FRAMES, LOST_SHARE * total):
+        dropped = max(0, self.pictures - self.refused - self.frames - UNFINISHED) if self._compares else 0
+        if partial or missing + self.refused + dropped <= max(LOST_FRAMES, LOST_SHARE * total):
             return ""
-        if missing:
+        if dropped:
+            what = (
+                f"{self.frames} frames decode of about {total}: chunks are lost, and the decoder drops {dropped} frames that build on them"
+            )
+        elif missing:
             what = f"decoding stops at frame {self.frames} of about {total}: the file is cut short"
         else:
             what = f"the decoder refuses {self.refused} packets of {total}, the first after frame {self.refused_at}"
         return f"{what}{problem}; get a whole copy, or set decode.partial to take the {self.frames} frames that decode"
+
+    def _pictures(self, packet: av.Packet) -> int:
+        """Pictures in a packet. MPEG-4's may hold two, and one that only stands for the second then follows."""
+        if not self._packs:
+            return int(packet.size > 1)
+        return bytes(packet).count(PICTURE_START) if packet.size > EMPTY_PICTURE_BYTES else 0
 
     def _missing_frames(self) -> int:
         """Frames that are claimed but have not been read, from the seconds and the density of those that have."""

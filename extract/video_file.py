@@ -119,7 +119,7 @@ class FileSource(VideoSource):
         except av.FFmpegError as error:
             self._tally.refuse(error.strerror or str(error))
             return
-        self._tally.frames += len(frames)
+        self._tally.decoded(frames)
         yield from frames
 
     def _open(self) -> InputContainer:

@@ -380,6 +380,21 @@ def test_packets_that_the_decoder_refuses(tmp_path: Path, encode_video: Encode, 
         assert source.num_frames == 50
 
 
+def test_chunks_that_an_avi_loses_take_what_builds_on_them_along(tmp_path: Path, encode_video: Encode, numbered_frames: Frames) -> None:
+    """The decoder drops B-frames that build on a lost frame, without an error."""
+    path = encode_video(tmp_path / "a.avi", numbered_frames(90), codec="mpeg4", options={"bf": "2", "g": "30", "b_strategy": "0"})
+    data = bytearray(path.read_bytes())
+    chunks = [at for at in range(data.index(b"movi"), data.index(b"idx1")) if data[at : at + 4] == b"00dc"]
+    with open_source(path, PLAIN) as source:
+        assert source.num_frames == 90
+    for number in (1, 31):  # each the first that builds on a key frame
+        data[chunks[number] : chunks[number] + 4] = b"??!?"
+    path.write_bytes(data)
+    assert "84 frames decode of about 89: chunks are lost, and the decoder drops 3 frames that build on them" in reason(path)
+    with open_source(path, PARTIAL) as source:
+        assert source.num_frames == 84
+
+
 def test_flipped_bits_never_do_worse_than_an_error(shared_data: Path, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for name in ("torchvision_assets/TrumanShow_wave_f_nm_np1_fr_med_26.avi", "arm_wrestling.mp4"):
