@@ -3,9 +3,12 @@
 The popular way, after video_features and its like: OpenCV decodes in line, Pillow and torchvision transform each frame by itself, the
 crops of one frame (one clip's stack) at a time go through the network in float32, and each video becomes one .npy file. It decodes the
 frames that it needs only, as the preset does; many extractors run over all of them.
+`python benchmarks/extract_against_popular.py PRESET ...` runs some of the cases.
 """
 
+import sys
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cv2
@@ -20,18 +23,20 @@ from extract.backbones import Backbone
 from extract.clips import clip_indices
 from extract.prepare import prepare_spec
 from extract.run import extract_features
-from extract.spec import ClipSpec, RunOptions
+from extract.spec import FeatureSpec, RunOptions
 from store.digest import to_plain
 from store.features import FeatureStore
 
 BAR = 2.5
 CPU = torch.device("cpu")
-VIDEOS = {"resnet34-tencrop": 2, "c3d": 4}
+VIDEOS = {"resnet34-tencrop": 2, "resnet34-mrrn": 1, "c3d": 3}
 
 
 def main() -> None:
     """Print how many times as fast the fast presets are."""
     for name, count in VIDEOS.items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             compare(name, count, Path(folder))
 
@@ -50,9 +55,10 @@ def compare(name: str, count: int, folder: Path) -> None:
         assert extract_features(videos, spec, store, fast, RunOptions(device="cpu", workers=1)).done == count
 
     def theirs() -> None:
+        popular = stacks_one_by_one if backbone.info.clip_length > 1 else clips_one_by_one if plain.crops.count == 1 else frames_one_by_one
         for video in videos:
-            popular = frames_one_by_one if backbone.info.clip_length == 1 else stacks_one_by_one
-            np.save(folder / f"{Path(video.id).name}.npy", popular(backbone, video.path, plain.clips))
+            for level, values in popular(backbone, video.path, plain).items():
+                np.save(folder / f"{Path(video.id).name}-{level}.npy", values)
 
     popular, quick = alternate(theirs, ours)
     report(f"{name}-fast, {count} videos", popular / quick, "times as fast", "in-line OpenCV, PIL, one stack at a time, fp32", BAR)
@@ -67,41 +73,53 @@ def decoded(path: Path) -> list[np.ndarray]:
 
 
 @torch.no_grad()
-def frames_one_by_one(backbone: Backbone, path: Path, clips: ClipSpec) -> np.ndarray:
-    """Ten crops of each wanted frame, one frame at a time: [N, D]."""
-    info = backbone.info
-    transform = transforms.Compose(
-        [
-            transforms.Resize(info.resize[0]),
-            transforms.TenCrop(info.size),
-            transforms.Lambda(lambda crops: torch.stack([transforms.ToTensor()(crop) for crop in crops])),
-            transforms.Normalize(info.mean, info.std),
-        ]
-    )
-    frames = decoded(path)
-    wanted = clip_indices(len(frames), clips)[:, 0].tolist()
-    return np.stack([next(iter(backbone(transform(Image.fromarray(frames[index]))).values())).mean(0).numpy() for index in wanted])
+def frames_one_by_one(backbone: Backbone, path: Path, spec: FeatureSpec) -> dict[str, np.ndarray]:
+    """Ten crops of each wanted frame, one frame at a time: [N, D] a level."""
+    crops = [
+        transforms.TenCrop(backbone.info.size),
+        transforms.Lambda(lambda crops: torch.stack([transforms.ToTensor()(crop) for crop in crops])),
+    ]
+    frames, transform = decoded(path), of_frame(backbone, crops)
+    wanted = clip_indices(len(frames), spec.clips)[:, 0].tolist()
+    return gathered(mean_of_crops(backbone(transform(Image.fromarray(frames[index])), spec.levels)) for index in wanted)
 
 
 @torch.no_grad()
-def stacks_one_by_one(backbone: Backbone, path: Path, clips: ClipSpec) -> np.ndarray:
-    """The centre crop of each clip, one clip at a time: [N, D]."""
+def clips_one_by_one(backbone: Backbone, path: Path, spec: FeatureSpec) -> dict[str, np.ndarray]:
+    """The centre crop of every frame of a clip, one clip at a time: [N, T, D] a level."""
+    frames, transform = decoded(path), of_frame(backbone, [transforms.CenterCrop(backbone.info.size), transforms.ToTensor()])
+    clips = clip_indices(len(frames), spec.clips).tolist()
+    return gathered(backbone(torch.stack([transform(Image.fromarray(frames[index])) for index in clip]), spec.levels) for clip in clips)
+
+
+@torch.no_grad()
+def stacks_one_by_one(backbone: Backbone, path: Path, spec: FeatureSpec) -> dict[str, np.ndarray]:
+    """The centre crop of each clip, one clip at a time: [N, D] a level. For C3D, which takes bytes, blue first."""
+    width, height = backbone.info.resize
+    steps = [transforms.Resize((height, width)), transforms.CenterCrop(backbone.info.size), transforms.PILToTensor()]
+    frames, transform = decoded(path), transforms.Compose(steps)
+    results = []
+    for clip in clip_indices(len(frames), spec.clips).tolist():
+        stack = torch.stack([transform(Image.fromarray(frames[index])).float() for index in clip], 1)
+        results.append(backbone(stack.flip(0)[None], spec.levels))
+    return gathered({name: level[0] for name, level in result.items()} for result in results)
+
+
+def of_frame(backbone: Backbone, crops: list[Callable[..., object]]) -> Callable[[Image.Image], torch.Tensor]:
+    """Resize, what ``crops`` does, normalise."""
     info = backbone.info
-    width, height = info.resize
-    transform = transforms.Compose(
-        [
-            transforms.Resize((height, width)),
-            transforms.CenterCrop(info.size),
-            transforms.PILToTensor(),
-            transforms.Lambda(lambda x: x.float()),
-        ]
-    )
-    frames = decoded(path)
-    features = []
-    for clip in clip_indices(len(frames), clips).tolist():
-        stack = torch.stack([transform(Image.fromarray(frames[index])) for index in clip], 1)
-        features.append(next(iter(backbone(stack.flip(0)[None], ("fc6",)).values()))[0].numpy())
-    return np.stack(features)
+    return transforms.Compose([transforms.Resize(info.resize[0]), *crops, transforms.Normalize(info.mean, info.std)])
+
+
+def mean_of_crops(levels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """[n, D] -> [D]."""
+    return {name: level.mean(0) for name, level in levels.items()}
+
+
+def gathered(results: Iterable[dict[str, torch.Tensor]]) -> dict[str, np.ndarray]:
+    """The results of one stack after another as one array a level."""
+    each = list(results)
+    return {name: np.stack([result[name].numpy() for result in each]) for name in each[0]}
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def main() -> None:
 def by_size(preset: str, sizes: tuple[int, ...]) -> None:
     """Time an image or clip takes in passes of several sizes."""
     spec, backbone = prepare_spec(preset, {"crops": {"count": 1}}, "random:0", CPU)
-    row = Network(backbone, spec, CPU, 1)._row()
+    row = Network(backbone, spec, CPU, 1).noise()
     inputs = [Network(backbone, spec, CPU, size).images(row.expand(size, *[-1] * 5)) for size in sizes]
     with torch.inference_mode(), exact_arithmetic():
         seconds = alternate(*[partial(backbone, images, spec.levels) for images in inputs])

@@ -142,7 +142,8 @@ def forecast_text(store_path: Path, coming: "Forecast") -> str:
         f"{coming.clips} clips" + ("" if coming.bytes is None else f", {megabytes(coming.bytes)} of features"),
     ]
     if coming.seconds is not None:
-        lines.append(f"about {duration(coming.seconds)} on this machine, going by {coming.timed} videos ({coming.shares})")
+        partly = f", {coming.partly} of them in part" if coming.partly else ""
+        lines.append(f"about {duration(coming.seconds)} on this machine, going by {coming.timed} videos{partly} ({coming.shares})")
     lines += [f"unreadable {video}: {reason}" for video, reason in coming.unreadable.items()]
     return "\n".join([*lines, "nothing was written"])
 

@@ -27,6 +27,7 @@ class DecodeJob:
     video_id: str = ""
     flow_root: Path | None = None  # of flow that another tool computed
     flow_weights: str = ""  # of a flow method that is a network
+    hold: bool = True  # the first frames back until it is certain which ones are wanted
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def decode_clips(job: DecodeJob, emitter: Emitter) -> ClipPlan:
     The video is decoded once, by a draft; where that turns out wrong, plan and frames are sent a second time.
     """
     spec = job.spec
+    emitter.alive()
     draft = spec.flow.method != FLOW_FILES  # their number is compared with the frames'
     try:
         with open_source(job.path, spec.decode, on_progress=emitter.alive, draft=draft) as source:
@@ -83,7 +85,7 @@ def _send(source: VideoSource, job: DecodeJob, emitter: Emitter) -> bool:
     sender = _Sender(plan, emitter)
     try:
         for block in _blocks(frames):
-            sender.block(block, held=source.is_draft)
+            sender.block(block, held=source.is_draft and job.hold)
     except DraftError:
         source.settle()
         return False

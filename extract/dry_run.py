@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from extract.decode import DecodeJob, promised_clips
 from extract.engine import Extraction, worker_count
@@ -17,20 +19,22 @@ from store.progress import Progress
 from store.videos import Video, VideoList
 
 TIMED_VIDEOS = 4
+TIMED_SECONDS = 60.0  # then what has come of them is enough
 SPAN_BYTES = 32  # first and last frame, begin and end in seconds, of one row
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is to be done. ``bytes`` and ``seconds`` are None when none of the ``timed`` videos could be done."""
+    """What is to be done. ``bytes`` is None where there are no clips, ``seconds`` when none of the ``timed`` videos could be decoded."""
 
     todo: int
     skipped: int  # are in the store already
     failed: int  # are recorded as failed, and their files have not changed
     clips: int  # by the containers' packets
-    bytes: int | None
-    seconds: float | None
-    timed: int
+    bytes: int | None = None
+    seconds: float | None = None
+    timed: int = 0  # videos
+    partly: int = 0  # of them, not to their end
     shares: str = ""  # of the time that the timed videos took
     unreadable: dict[str, str] = field(default_factory=dict)  # video -> reason; more may turn out to be when they are decoded
 
@@ -46,38 +50,51 @@ def forecast(
     """Count the clips of every video that ``store`` (None: not there yet) lacks, and time a few with the network of ``make``."""
     todo, skipped, known = outstanding(videos, store, options.retry_failed) if store else (list(videos), 0, {})
     clips, unreadable = count_clips(todo, spec, options, stopped)
-    by_size = sorted(clips, key=lambda key: clips[key])
-    chosen = {by_size[(2 * place + 1) * len(by_size) // (2 * TIMED_VIDEOS)] for place in range(TIMED_VIDEOS)} if by_size else set()
-    sample = [video for video in todo if video.id in chosen]
     total = sum(clips.values())
-    nothing = Forecast(len(todo), skipped, len(known), total, None, None, 0, "", unreadable)
-    if not sample:
-        return nothing
-    sink = _Measure()
+    counted = Forecast(len(todo), skipped, len(known), total, unreadable=unreadable)
+    if not clips:
+        return counted
+    by_size = sorted(clips, key=lambda key: clips[key])
+    chosen = {by_size[(2 * place + 1) * len(by_size) // (2 * TIMED_VIDEOS)] for place in range(TIMED_VIDEOS)}
     network = make()
+    counted = replace(counted, bytes=total * (clip_bytes(network) + SPAN_BYTES))
+    return timed(counted, [video for video in todo if video.id in chosen], network, options, stopped)
+
+
+def timed(counted: Forecast, sample: list[Video], network: Network, options: RunOptions, stopped: Callable[[], bool]) -> Forecast:
+    """A forecast's time from some of its videos, which run to their ends or for ``TIMED_SECONDS``."""
     with Progress("time", len(sample)) as progress:
-        job = Extraction(network, sink, progress)
-        job.run(sample, options, stopped)
+        job = Extraction(network, _Nowhere(), progress)
+
+        def enough() -> bool:
+            return stopped() or (job.clips_so_far > 0 and job.seconds_at_work > TIMED_SECONDS)
+
+        job.run(sample, options, enough, hold=False)
+        clips, seconds = job.clips_so_far, job.seconds_at_work
     if stopped():
         raise Interrupted("interrupted; nothing was written")
-    if not sink.rows:
-        return nothing
-    share = total / sink.rows
-    size = round(total * (sink.bytes / sink.rows + SPAN_BYTES))
-    return Forecast(
-        len(todo), skipped, len(known), total, size, share * job.seconds_at_work, len(job.done), network.watch.shares(), unreadable
+    if not clips:
+        return counted
+    partly = job.under_way
+    return replace(
+        counted, seconds=seconds * counted.clips / clips, timed=len(job.done) + partly, partly=partly, shares=network.watch.shares()
     )
 
 
-class _Measure:
-    """A sink that keeps nothing but the sizes."""
+def clip_bytes(network: Network) -> int:
+    """Bytes that the stored features of one clip take."""
+    spec, info = network.spec, network.backbone.info
+    units = network.noise().expand(network.units_per_pass, *[-1] * 5)  # the one size that a compiled network knows
+    numbers = sum(level[0].numel() for level in network.features(units).values())
+    frames = spec.clips.length if info.clip_length == 1 and spec.clips.pool == "none" else 1
+    return numbers * frames * np.dtype(spec.dtype).itemsize
 
-    def __init__(self) -> None:
-        self.rows = self.bytes = 0
+
+class _Nowhere:
+    """A sink that keeps nothing."""
 
     def add(self, key: str, features: Features) -> None:
-        self.rows += len(features.frames)
-        self.bytes += sum(level.nbytes for level in features.values.values())
+        """It has taken its time, which is all that matters here."""
 
     def fail(self, key: str, stage: str, reason: str, path: Path) -> None:
         """A failure is counted when it comes for good."""

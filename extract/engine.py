@@ -45,33 +45,50 @@ class Extraction:
     def __init__(self, network: Network, sink: Sink, progress: Progress) -> None:
         self.network, self.sink, self.progress = network, sink, progress
         self.clips = 0
-        self.seconds_at_work = 0.0  # from the first frames on, the workers' start left out
         self.done: dict[str, int] = {}  # id -> clips
         self.failed: dict[str, tuple[str, str]] = {}
         self._videos: dict[str, Video] = {}
-        self._first_frames: float | None = None
+        self._pool: WorkerPool | None = None
         self._gathering: dict[str, VideoFeatures] = {}
         self._closing: dict[str, VideoFeatures] = {}  # whose frames are all here, in the order of their ends
 
-    def run(self, videos: Iterable[Video], options: RunOptions, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Give every video's features, or its failure, to the sink; ends early, with what is complete, once ``stopped()`` is true."""
+    def run(self, videos: Iterable[Video], options: RunOptions, stopped: Callable[[], bool] = lambda: False, hold: bool = True) -> None:
+        """Give every video's features, or its failure, to the sink; ends early, with what is complete, once ``stopped()`` is true.
+
+        Without ``hold`` frames come as they are decoded, before their video is known to be whole.
+        """
         self._videos = {video.id: video for video in videos}
         niceness = POLITENESS if self.network.device.device.type == "cpu" else 0
         workers = worker_count(options.workers, len(self._videos))
-        pool = WorkerPool(decode_clips, workers, options.timeout_seconds, options.tries, niceness)
+        pool = self._pool = WorkerPool(decode_clips, workers, options.timeout_seconds, options.tries, niceness)
         with exact_arithmetic():
-            with closing(pool.run(self._jobs(options), stopped)) as events:
+            with closing(pool.run(self._jobs(options, hold), stopped)) as events:
                 while (event := self._next(events)) is not None:
                     self._handle(event)
             self.network.finish()
             self._hand_over()
         self._take_back(wait=True)
-        self.seconds_at_work = time.perf_counter() - (self._first_frames or time.perf_counter())
 
-    def _jobs(self, options: RunOptions) -> Iterable[tuple[str, DecodeJob]]:
+    @property
+    def seconds_at_work(self) -> float:
+        """Since the first worker began its first video: the workers' start is left out."""
+        heard = self._pool.heard if self._pool else None
+        return time.monotonic() - heard if heard else 0.0
+
+    @property
+    def clips_so_far(self) -> float:
+        """Clips done, and of videos under way as many as their frames that are here."""
+        return self.clips + sum(video.clips_here for video in (*self._gathering.values(), *self._closing.values()))
+
+    @property
+    def under_way(self) -> int:
+        """Videos of which some frames, but not all features, are here."""
+        return sum(video.clips_here > 0 for video in (*self._gathering.values(), *self._closing.values()))
+
+    def _jobs(self, options: RunOptions, hold: bool) -> Iterable[tuple[str, DecodeJob]]:
         flow_root = Path(options.flow_root) if options.flow_root else None
         spec, weights = self.network.spec, options.flow_weights
-        return ((key, DecodeJob(video.path, spec, key, flow_root, weights)) for key, video in self._videos.items())
+        return ((key, DecodeJob(video.path, spec, key, flow_root, weights, hold)) for key, video in self._videos.items())
 
     def _next(self, events: Any) -> Event | None:
         """The next thing that a worker has to say; the time without one is the decoders' debt."""
@@ -92,7 +109,6 @@ class Extraction:
         elif event.key in self.failed:
             return  # its worker goes on sending what is no longer wanted
         elif isinstance(event, Opened):
-            self._first_frames = self._first_frames or time.perf_counter()
             self._gathering[event.key] = VideoFeatures(self.network, event.header)
         elif isinstance(event, Block):
             self._gathering[event.key].add(event.frames)

@@ -137,7 +137,7 @@ class Network:
         from torch._dynamo.exc import TorchDynamoException
 
         try:
-            self.features(self._row().expand(self.units_per_pass, *[-1] * 5))
+            self.features(self.noise().expand(self.units_per_pass, *[-1] * 5))
         except TorchDynamoException as error:
             reason = str(error).strip().splitlines()[0]
             raise PipelineError(f"torch.compile fails: {reason}; install a C++ compiler (g++), or leave --compile out") from None
@@ -147,11 +147,11 @@ class Network:
 
         Kernels compute a row from its values, its place and the size of the pass; the values of other rows have no part in it.
         """
-        rows = self._row().expand(self.units_per_pass, *[-1] * 5)
+        rows = self.noise().expand(self.units_per_pass, *[-1] * 5)
         with self.watch.stage("network"), self.device.working():
             return all(bool((level == level[:1]).all()) for level in self.features(rows).values())
 
-    def _row(self) -> torch.Tensor:
+    def noise(self) -> torch.Tensor:
         """One unit of noise, with its axis: uint8 [1, T, n, C, S, S] on the device."""
         spec, info = self.spec, self.backbone.info
         length = spec.clips.length if info.clip_length > 1 else 1

@@ -6,12 +6,14 @@ it. The slots are also the brake: a worker that is ahead waits for one, so memor
 
 import multiprocessing
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -66,7 +68,8 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self.slots = Slots.new()
         self.process = context.Process(target=serve, args=(theirs, work, self.slots, niceness), daemon=True)
-        self.process.start()
+        with _apart_from_main(work):
+            self.process.start()
         theirs.close()
         self.key: str | None = None
         self.silent = 0.0  # seconds since it was heard, as far as somebody listened
@@ -106,6 +109,7 @@ class WorkerPool:
         self._timeout, self._tries = timeout_seconds, tries
         self._workers: list[_Worker] = []
         self._longest = max(POLL_SECONDS, timeout_seconds / 4)
+        self.heard: float | None = None  # when a worker first said anything, by time.monotonic
 
     def run(self, jobs: Iterable[tuple[str, Any]], stopped: Callable[[], bool] = lambda: False) -> Generator[Event, None, None]:
         """Yield the events of all ``jobs`` (key, job); ends early, its workers killed, once ``stopped()`` is true."""
@@ -162,6 +166,7 @@ class WorkerPool:
             yield from self._crashed(worker, key)
             return
         worker.silent = 0.0
+        self.heard = self.heard or time.monotonic()
         if kind == "header":
             yield Opened(key, content)
         elif kind == "block":
@@ -198,6 +203,22 @@ class WorkerPool:
         for worker in self._workers:
             worker.retire() if worker.key is None else worker.kill()
         self._workers.clear()
+
+
+@contextmanager
+def _apart_from_main(work: Work) -> Iterator[None]:
+    """What starts in the block does not import the caller's script, as spawned processes do.
+
+    The imports of a script that uses torch would cost each worker seconds and hundreds of megabytes, and one without
+    ``if __name__ == "__main__"`` would start itself over and over.
+    """
+    main = sys.modules["__main__"]
+    if work.__module__ != "__main__":
+        sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _ending(code: int | None) -> str:

@@ -63,6 +63,11 @@ class VideoFeatures:
         """Whether all units are computed."""
         return self._received == len(self._units)
 
+    @property
+    def clips_here(self) -> float:
+        """Clips that the frames here make up, as a share of all."""
+        return len(self.plan.indices) * self._arrived / len(self.wanted)
+
     def finish(self) -> Features:
         """The features of all clips; raises ``FeatureError`` for missing frames, NaN, Inf and what the stored type cannot hold."""
         if not self.complete:

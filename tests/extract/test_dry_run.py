@@ -71,6 +71,27 @@ def test_a_dry_run_in_words(listed: Path, tmp_path: Path) -> None:
     assert lines[-1] == "nothing was written"
 
 
+def test_long_videos_are_timed_in_part(listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extract.dry_run.TIMED_SECONDS", 0.0)  # the first clips are enough
+    coming = json.loads(run(listed, tmp_path, "--dry-run", "--json").stdout)
+    assert coming["timed"] == coming["partly"] == 1
+    assert 0 < coming["seconds"] < 600
+    text = run(listed, tmp_path, "--dry-run").stdout
+    assert "on this machine, going by 1 videos, 1 of them in part (" in text
+
+
+@pytest.mark.parametrize("pool", ["mean", "none"])
+def test_bytes_are_those_that_a_run_then_stores(listed: Path, tmp_path: Path, pool: str) -> None:
+    clips = ["--clips.rule", "looped", "--clips.length", "5", "--clips.stride", "3", "--clips.pool", pool]
+    command = [str(listed), "--preset", "tiny", "--weights", "random:0", "--out", str(tmp_path), "--workers", "1", *clips, "--json"]
+    coming = json.loads(CliRunner().invoke(extract, [*command, "--levels", "block2,block3", "--dry-run"]).stdout)
+    done = json.loads(CliRunner().invoke(extract, [*command, "--levels", "block2,block3"]).stdout)
+    store = FeatureStore.open(Path(done["store"]))
+    features = [store.get(video) for video in store.ids()]
+    stored = sum(array.nbytes for each in features for array in (*each.values.values(), each.frames, each.times))
+    assert coming["bytes"] == stored
+
+
 def test_a_list_of_which_nothing_can_be_read(listed: Path, tmp_path: Path) -> None:
     bad = listed.with_name("bad.txt")
     bad.write_text("empty.mp4\nmissing.mp4\n")

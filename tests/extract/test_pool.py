@@ -3,6 +3,8 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,6 +63,27 @@ def test_jobs_arrive_whole_and_in_order() -> None:
         assert mine[-1] == Finished(f"v{number}", number * 2)
         blocks = [event.frames for event in mine if isinstance(event, Block)]
         assert all(np.array_equal(block, np.full((2, 4, 5, 3), number + step, np.uint8)) for step, block in enumerate(blocks))
+
+
+def test_a_script_is_not_run_again_by_its_workers(tmp_path: Path) -> None:
+    """Neither its imports nor a missing ``if __name__ == "__main__"`` reach them."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import pathlib, sys\n"
+        "with open(sys.argv[0] + '.log', 'a') as log:\n"
+        "    log.write('ran\\n')\n"
+        "from extract.decode import DecodeJob, promised_clips\n"
+        "from extract.pool import WorkerPool\n"
+        "from extract.spec import FeatureSpec\n"
+        "jobs = {'v': DecodeJob(pathlib.Path('missing.mp4'), FeatureSpec())}\n"
+        "print(*WorkerPool(promised_clips, 1, 60.0).run(jobs.items()))\n"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, script], env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert "no such file" in done.stdout, done.stderr
+    assert (tmp_path / "script.py.log").read_text() == "ran\n"
 
 
 def random_blocks(job: tuple[int, int], emitter: Emitter) -> None:
