@@ -38,6 +38,9 @@ COMMANDS = {
     "Scores to results": {
         "scores": ("store.score_commands", "scores", "Look into score tables; import and export those of other tools."),
         "fuse": ("fusion.commands", "fuse", "Combine score tables, joined by video id and class name."),
+        "recipes": ("fusion.commands", "recipes", "List the published ways of fusing."),
+        "learn": ("fusion.learn_commands", "learn_command", "Learn a fusion's weights, temperatures or stacking from validation scores."),
+        "cross-fit": ("fusion.learn_commands", "cross_fit_command", "Fuse by weights learned from the other groups of the same tables."),
         "evaluate": ("fusion.commands", "evaluate", "Accuracy of score tables, with intervals."),
         "report": ("fusion.commands", "report", "Write a self-contained HTML page, JSON and text."),
     },

@@ -1,11 +1,13 @@
 """Join score tables by video id and class name; never by position."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from store.errors import AlignmentError
+from store.names import NameRules, helpful, renamed, translate
 from store.scores import Kind, ScoreTable
 
 _SHOWN = 5
@@ -16,7 +18,8 @@ class Aligned:
     """Score tables on the same rows and columns: the first table's order of ids and classes.
 
     ``values`` is float32 [T, V, C] in the order of ``names``; ``labels`` is int64 [V], or None unless every video has one;
-    ``left_out`` counts what ``common`` removed: {table: {"ids": n, "classes": n}}.
+    ``left_out`` counts what ``common`` removed: {table: {"ids": n, "classes": n}}. ``respelt`` is what rules of spelling changed to the first
+    table's names: {table: {"ids": {old: new}, "classes": {old: new}}}, only where something was.
     """
 
     names: tuple[str, ...]
@@ -26,10 +29,11 @@ class Aligned:
     kinds: tuple[Kind, ...]
     labels: np.ndarray | None
     left_out: dict[str, dict[str, int]]
+    respelt: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
 
 
-def align(tables: Mapping[str, ScoreTable], common: bool = False) -> Aligned:
-    """Put named tables on the first one's ids and classes.
+def align(tables: Mapping[str, ScoreTable], common: bool = False, match: NameRules | None = None) -> Aligned:
+    """Put named tables on the first one's ids and classes; names that only the rules ``match`` make equal are spelt as the first does.
 
     Other ids, classes or labels raise ``AlignmentError`` naming all differences. ``common`` keeps what all tables have instead (and
     the videos whose true class is kept); different labels stay an error.
@@ -37,6 +41,7 @@ def align(tables: Mapping[str, ScoreTable], common: bool = False) -> Aligned:
     if not tables:
         raise AlignmentError("no score tables were given; give at least one")
     names = tuple(tables)
+    tables, respelt = respell(tables, match or NameRules())
     problems = _label_problems(tables)
     if not common:
         problems = _set_problems(tables, "ids") + _set_problems(tables, "classes") + problems
@@ -48,7 +53,21 @@ def align(tables: Mapping[str, ScoreTable], common: bool = False) -> Aligned:
     left_out = {
         name: {"ids": len(table.ids) - len(ids), "classes": len(table.classes) - len(classes)} for name, table in tables.items() if common
     }
-    return Aligned(names, ids, classes, values, tuple(table.kind for table in tables.values()), _labels(tables, ids, classes), left_out)
+    kinds = tuple(table.kind for table in tables.values())
+    return Aligned(names, ids, classes, values, kinds, _labels(tables, ids, classes), left_out, respelt)
+
+
+def respell(tables: Mapping[str, ScoreTable], match: NameRules) -> tuple[dict[str, ScoreTable], dict[str, dict[str, dict[str, str]]]]:
+    """The tables in the first one's spelling, and what was changed in each; two names of a table that become one are an error."""
+    first = next(iter(tables.values()))
+    made, respelt = dict(tables), {}
+    for name, table in tables.items():
+        ids = translate(table.ids, first.ids, match.ids, f"ids of {name}")
+        classes = translate(table.classes, first.classes, match.classes, f"classes of {name}")
+        if ids or classes:
+            made[name] = dataclasses.replace(table, ids=renamed(table.ids, ids), classes=renamed(table.classes, classes))
+            respelt[name] = {"ids": ids, "classes": classes}
+    return made, respelt
 
 
 def _kept(tables: Mapping[str, ScoreTable]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -87,17 +106,19 @@ def _labels(tables: Mapping[str, ScoreTable], ids: Sequence[str], classes: Seque
     return np.array([index[names[name]] for name in ids], np.int64)
 
 
-def _set_problems(tables: Mapping[str, ScoreTable], field: str) -> list[str]:
+def _set_problems(tables: Mapping[str, ScoreTable], which: str) -> list[str]:
     (first, reference), *others = tables.items()
-    expected = set(getattr(reference, field))
+    expected = set(getattr(reference, which))
     problems = []
     for name, table in others:
-        found = set(getattr(table, field))
+        found = set(getattr(table, which))
         missing, extra = expected - found, found - expected
         if missing or extra:
             parts = [f"{len(left)} only in {where} ({_show(left)})" for left, where in ((missing, first), (extra, name)) if left]
             same = {item.lower() for item in missing} == {item.lower() for item in extra}
-            problems.append(f"{field}: {', '.join(parts)}" + ("; they differ only in upper and lower case" if same else ""))
+            rules = helpful(missing, extra)
+            hint = f" (--match.{which} {rules} takes them as the same)" if rules else ""
+            problems.append(f"{which}: {', '.join(parts)}" + ("; they differ only in upper and lower case" if same else "") + hint)
     return problems
 
 

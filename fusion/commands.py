@@ -16,7 +16,9 @@ from store.files import sha256_file
 from store.options import resolve, spec_options
 
 if TYPE_CHECKING:
+    from store.names import NameRules
     from store.scores import ScoreTable
+    from store.videos import VideoList
 
 _INPUTS = "Score tables as NAME=FILE.npz, or FILE.npz (its name is the file's; for a run's scores.npz, the run's)."
 
@@ -34,25 +36,42 @@ def input_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
 @input_arguments
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Fused score table to write (.npz).")
 @click.option("--weights", help="Weights of the inputs: NAME=NUMBER,... or numbers in the order of the inputs.")
+@click.option("--recipe", help="A published way of fusing instead of a rule; `actioncache recipes` lists them.")
+@click.option("--learned", type=click.Path(dir_okay=False, path_type=Path), help="What `actioncache learn` wrote, instead of a rule.")
 @spec_options(FuseSpec, into="settings", skip=("weights",))
 def fuse(
-    inputs: tuple[str, ...], labels: Path | None, fold: int | None, output: Path, weights: str | None, settings: dict[str, Any]
+    inputs: tuple[str, ...],
+    labels: Path | None,
+    fold: int | None,
+    output: Path,
+    weights: str | None,
+    recipe: str | None,
+    learned: Path | None,
+    settings: dict[str, Any],
 ) -> None:
     from fusion.fuse import fuse as fuse_tables
+    from fusion.learned import Learned, apply
+    from fusion.recipes import follow
     from fusion.report import table_text
     from fusion.results import judge
 
-    tables = read_tables(inputs, labels, fold)
+    tables, videos = read_inputs(inputs, labels, fold, resolve(FuseSpec, {"match": settings.get("match", {})}).match)
     if weights is not None:
         settings = settings | {"weights": read_weights(weights, tuple(tables))}
     spec = resolve(FuseSpec, settings)
-    fused = fuse_tables(tables, spec)
+    if recipe is not None or learned is not None:
+        check_alone(settings, recipe, learned)
+    if learned is not None:
+        fused = apply(Learned.load(learned), tables, spec.match, None if videos is None else groups_of(videos))
+        fused = dataclasses.replace(fused, source={**fused.source, "learned_file": str(learned), "learned_sha256": sha256_file(learned)})
+    else:
+        fused = follow(recipe, tables, spec) if recipe is not None else fuse_tables(tables, spec)
     fused.save(output)
     if fused.labels is None:
         click.echo("no labels, so no accuracy; give them by id with --list LIST")
     else:
         name = output.stem if output.stem not in tables else f"{output.stem} (fused)"
-        click.echo(table_text(judge({**tables, name: fused}, EvaluateSpec(common=spec.common))), nl=False)
+        click.echo(table_text(judge({**tables, name: fused}, EvaluateSpec(common=spec.common, match=spec.match))), nl=False)
     click.echo(f"wrote {output}: {len(fused.ids)} videos, {len(fused.classes)} classes, {fused.kind}")
 
 
@@ -64,7 +83,8 @@ def evaluate(inputs: tuple[str, ...], labels: Path | None, fold: int | None, as_
     from fusion.report import table_data, table_text
     from fusion.results import judge
 
-    results = judge(read_tables(inputs, labels, fold), resolve(EvaluateSpec, settings))
+    spec = resolve(EvaluateSpec, settings)
+    results = judge(read_inputs(inputs, labels, fold, spec.match)[0], spec)
     if as_json:
         click.echo(json.dumps([table_data(table) for table in results.tables], ensure_ascii=False, allow_nan=False))
     else:
@@ -83,17 +103,57 @@ def report(
 ) -> None:
     from fusion.report import make_report, table_text, write_report
 
-    tables = read_tables(inputs, labels, fold)
+    spec = resolve(ReportSpec, settings)
+    tables, _ = read_inputs(inputs, labels, fold, spec.match)
     pictures = None if frames is None else (lambda name: find_pictures(frames, name))
     command = shlex.join(["actioncache", *sys.argv[1:]])
-    made = make_report(tables, resolve(ReportSpec, settings), frames=pictures, command=command)
+    made = make_report(tables, spec, frames=pictures, command=command)
     paths = write_report(made, output)
     click.echo(table_text(made.results), nl=False)
     click.echo(f"wrote {', '.join(map(str, paths))}")
 
 
-def read_tables(inputs: tuple[str, ...], labels: Path | None = None, fold: int | None = None) -> dict[str, "ScoreTable"]:
-    """Load named score tables; each one's source gains the file it was read from and that file's SHA-256. Labels come from the list."""
+@click.command("recipes")
+def recipes() -> None:
+    """List the published ways of fusing: their names for `fuse --recipe`, and the inputs they take."""
+    from fusion.recipes import RECIPES
+
+    for name, recipe in RECIPES.items():
+        click.echo(f"{name:18} {', '.join(recipe.inputs):16} {recipe.about}")
+
+
+def check_alone(settings: Mapping[str, Any], recipe: str | None, learned: Path | None) -> None:
+    """A recipe or a learned fusion decides everything that a rule's settings would."""
+    given = [name for name in ("rule", "on", "weights", "temperatures", "as_is") if name in settings]
+    if recipe is not None and learned is not None:
+        raise SpecError("give --recipe or --learned, not both")
+    if given:
+        raise SpecError(
+            f"{'--recipe' if recipe else '--learned'} decides the {', '.join(given)} itself; leave --{given[0].replace('_', '-')} away"
+        )
+
+
+def groups_of(videos: "VideoList") -> dict[str, str]:
+    """{id: group} of the videos that have one."""
+    return {video.id: video.group for video in videos if video.group}
+
+
+def read_inputs(
+    inputs: tuple[str, ...], labels: Path | None, fold: int | None, match: "NameRules"
+) -> tuple[dict[str, "ScoreTable"], "VideoList | None"]:
+    """The named tables, labelled by the list where there is one, and the list."""
+    from fusion.labels import with_labels
+    from store.videos import read_list
+
+    tables = read_tables(inputs)
+    if labels is None:
+        return tables, None
+    videos = read_list(labels, fold=fold)
+    return {name: with_labels(table, videos, match) for name, table in tables.items()}, videos
+
+
+def read_tables(inputs: tuple[str, ...]) -> dict[str, "ScoreTable"]:
+    """Load named score tables; each one's source gains the file it was read from and that file's SHA-256."""
     from store.scores import ScoreTable
 
     tables: dict[str, ScoreTable] = {}
@@ -105,16 +165,7 @@ def read_tables(inputs: tuple[str, ...], labels: Path | None = None, fold: int |
             raise SpecError(f"there is no score table {path} (given as {text!r}); write NAME=FILE.npz")
         table = ScoreTable.load(path)
         tables[name] = dataclasses.replace(table, source={**table.source, "file": str(path), "sha256": sha256_file(path)})
-    return tables if labels is None else label_tables(tables, labels, fold)
-
-
-def label_tables(tables: Mapping[str, "ScoreTable"], labels: Path, fold: int | None) -> dict[str, "ScoreTable"]:
-    """Every table with the labels of the list at ``labels``."""
-    from fusion.labels import with_labels
-    from store.videos import read_list
-
-    videos = read_list(labels, fold=fold)
-    return {name: with_labels(table, videos) for name, table in tables.items()}
+    return tables
 
 
 def split_name(text: str) -> tuple[str, Path]:

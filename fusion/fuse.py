@@ -11,6 +11,7 @@ from fusion.rules import RULES, Footing, Rule
 from fusion.spec import FuseSpec
 from store.digest import to_plain
 from store.errors import AlignmentError, SpecError
+from store.names import NameRules, words
 from store.scores import Kind, ScoreTable
 
 
@@ -27,9 +28,11 @@ def fuse(tables: Mapping[str, ScoreTable], spec: FuseSpec | str) -> ScoreTable:
     weights = choose_weights(rule, spec, tuple(tables))
     if len(tables) < 2:
         raise SpecError(f"fusion combines two or more tables; got {len(tables)} ({', '.join(tables) or 'none'})")
-    aligned = align(tables, spec.common)
+    aligned = align(tables, spec.common, spec.match)
     check_kinds(aligned, spec, footing)
-    values = combine(aligned, rule, footing, np.array(weights, spec.precision), spec.precision)
+    check_temperatures(spec, footing, aligned.names)
+    temperatures = np.array([spec.temperatures.get(name, 1.0) for name in aligned.names], spec.precision)
+    values = combine(aligned, rule, footing, np.array(weights, spec.precision), temperatures)
     source = describe(tables, aligned, spec, rule, footing, weights)
     return ScoreTable(
         ids=aligned.ids,
@@ -41,11 +44,11 @@ def fuse(tables: Mapping[str, ScoreTable], spec: FuseSpec | str) -> ScoreTable:
     )
 
 
-def combine(aligned: Aligned, rule: Rule, footing: Footing, weights: np.ndarray, precision: str) -> np.ndarray:
-    """Bring the values to the footing, combine, and return float32 [V, C]; computed in sorted class order, so that sums over classes
+def combine(aligned: Aligned, rule: Rule, footing: Footing, weights: np.ndarray, temperatures: np.ndarray) -> np.ndarray:
+    """Divide by the temperatures [T], bring the values to the footing, combine, and return float32 [V, C]; computed in sorted class order, so that sums over classes
     round alike however the columns came."""
     order = np.argsort(np.array(aligned.classes))
-    values = np.ascontiguousarray(aligned.values[:, :, order], dtype=precision)
+    values = np.ascontiguousarray(aligned.values[:, :, order], dtype=weights.dtype) / temperatures[:, None, None]
     combined = finish(rule.combine(FOOTINGS[footing](values), weights), footing)
     result = np.empty(combined.shape, np.float32)
     result[:, order] = combined
@@ -87,6 +90,14 @@ def check_kinds(aligned: Aligned, spec: FuseSpec, footing: Footing) -> None:
         )
 
 
+def check_temperatures(spec: FuseSpec, footing: Footing, names: tuple[str, ...]) -> None:
+    """Temperatures are of inputs that are there, and of a rule whose softmax they change."""
+    if unknown := sorted(set(spec.temperatures) - set(names)):
+        raise SpecError(f"temperatures are given for {', '.join(unknown)} but the inputs are {', '.join(names)}")
+    if spec.temperatures and footing not in ("softmax", "log_softmax"):
+        raise SpecError(f"rule {spec.rule} on {footing} scores takes no softmax, so a temperature means nothing; give weights instead")
+
+
 def result_kind(kinds: tuple[Kind, ...], footing: Footing) -> Kind:
     """What the fused numbers are: sums of log-probabilities are scores again, mixed kinds are decision values."""
     if footing in ("softmax", "log_softmax"):
@@ -110,8 +121,24 @@ def describe(
         "spec": to_plain(spec),
         "inputs": {name: {"kind": table.kind, "videos": len(table.ids), "source": table.source} for name, table in tables.items()},
     }
+    if spec.temperatures:
+        source["temperatures"] = {name: spec.temperatures.get(name, 1.0) for name in aligned.names}
+    if aligned.respelt:
+        source["respelt"] = respelt_words(aligned, spec.match)
     if aligned.left_out:
         source["left_out"] = aligned.left_out
     if source["softmax"] and "decision_values" in aligned.kinds:
         source["note"] = "softmax was taken of decision values, which were not trained to be probabilities"
     return source
+
+
+def respelt_words(aligned: Aligned, match: NameRules) -> dict[str, str]:
+    """{table: what of its names the rules changed}, in words with counts and examples."""
+    return {
+        name: "; ".join(
+            f"{len(changed)} {what} as the first table spells them, ignoring {words(match.of(what))} (e.g. {old!r} is {new!r})"
+            for what, changed in parts.items()
+            for old, new in list(changed.items())[:1]
+        )
+        for name, parts in aligned.respelt.items()
+    }

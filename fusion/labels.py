@@ -5,17 +5,23 @@ import dataclasses
 import numpy as np
 
 from store.errors import AlignmentError
+from store.names import NameRules, helpful, renamed, translate
 from store.scores import ScoreTable
 from store.videos import VideoList
 
 _SHOWN = 5
 
 
-def with_labels(table: ScoreTable, videos: VideoList) -> ScoreTable:
-    """The same table with ``labels`` taken from ``videos`` by id; the list may hold more videos.
+def with_labels(table: ScoreTable, videos: VideoList, match: NameRules | None = None) -> ScoreTable:
+    """The same table with ``labels`` taken from ``videos`` by id; the list may hold more videos. Rules ``match`` bring ids and classes to
+    the list's spelling.
 
     Ids without a label, labels that are no class of the table, and labels that contradict the table's own raise one ``AlignmentError``.
     """
+    match = match or NameRules()
+    ids = renamed(table.ids, translate(table.ids, videos.ids, match.ids, "ids"))
+    classes = renamed(table.classes, translate(table.classes, videos.classes, match.classes, "classes"))
+    table = dataclasses.replace(table, ids=ids, classes=classes)
     label = {video.id: video.label for video in videos}
     index = {name: place for place, name in enumerate(table.classes)}
     found = [label.get(name) for name in table.ids]
@@ -23,7 +29,9 @@ def with_labels(table: ScoreTable, videos: VideoList) -> ScoreTable:
     unlabelled = [repr(name) for name in table.ids if name in label and label[name] is None]
     foreign = sorted({repr(name) for name in found if name is not None and name not in index})
     example = f" (which holds ids like {next(iter(label))!r})" if label else " (which is empty)"
-    problems = _problem(absent, f"ids are not in the list{example}") + _problem(unlabelled, "videos of the list have no label")
+    rules = helpful(table.ids, label) if absent and len(label) == len(table) else ""
+    hint = f"; --match.ids {rules} takes them as the same" if rules else ""
+    problems = _problem(absent, f"ids are not in the list{example}{hint}") + _problem(unlabelled, "videos of the list have no label")
     problems += _problem(foreign, "classes of the list are not classes of the table (class names must be spelt alike)")
     if not problems and table.labels is not None:
         own = [table.classes[place] for place in table.labels.tolist()]

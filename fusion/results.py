@@ -75,7 +75,7 @@ class Results:
 def judge(tables: Mapping[str, ScoreTable], spec: EvaluateSpec | None = None) -> Results:
     """Evaluate named tables that share ids, classes and labels (see ``align``); tables without any labels raise ``ScoreError``."""
     spec = spec or EvaluateSpec()
-    aligned = align(tables, spec.common)
+    aligned = align(tables, spec.common, spec.match)
     labels = aligned.labels
     if labels is None:
         raise ScoreError(

@@ -5,6 +5,7 @@ from typing import Literal
 
 from store.digest import Checked, setting
 from store.errors import SpecError
+from store.names import NameRules
 
 
 @dataclass(frozen=True)
@@ -13,11 +14,15 @@ class FuseSpec(Checked):
 
     rule: str = setting("product", "sum, average, product, weighted, maximum, geometric, normalised, rank or raw_sum")
     weights: dict[str, float] = field(default_factory=dict, metadata={"help": "weight of each input by its name, e.g. rgb=1,flow=1.5"})
+    temperatures: dict[str, float] = field(
+        default_factory=dict, metadata={"help": "what each input's scores are divided by before softmax, by its name; 1 where not given"}
+    )
     on: Literal["default", "softmax", "raw"] = setting(
         "default", "what the rule combines: softmax probabilities or the scores as they are; default: the rule's own"
     )
     as_is: bool = setting(False, "let a rule on raw scores combine tables of different kinds")
     common: bool = setting(False, "keep only the ids and classes that all inputs have, and say how many were left out")
+    match: NameRules = field(default_factory=NameRules)
     precision: Literal["float64", "float32"] = setting(
         "float64", "arithmetic; in float32 saturated softmaxes tie, as in much published code: only to repeat such figures"
     )
@@ -27,6 +32,28 @@ class FuseSpec(Checked):
             raise SpecError(f"weights are {self.weights}; they must not be negative")
         if self.weights and not any(self.weights.values()):
             raise SpecError(f"weights are {self.weights}; at least one must be above 0")
+        if any(temperature <= 0 for temperature in self.temperatures.values()):
+            raise SpecError(f"temperatures are {self.temperatures}; they must be above 0")
+
+
+@dataclass(frozen=True)
+class LearnSpec(Checked):
+    """What is learned, and how."""
+
+    method: Literal["weights", "stacking", "temperature"] = setting(
+        "weights", "a weight for each input; a weight for each input and class; or only a temperature for each input, then a rule"
+    )
+    on: Literal["raw", "l2"] = setting("raw", "what weights are of: scores as they are, or L2-normalised ones")
+    rule: str = setting("product", "how inputs are combined after their temperatures: product, sum, maximum, ...")
+    penalty: float = setting(
+        0.0, "how strongly stacking holds to the shared weights; 0: chosen by cross-fitting among the videos it learns from"
+    )
+    seed: int = setting(0, "seed of the folds")
+    match: NameRules = field(default_factory=NameRules)
+
+    def check(self) -> None:
+        if self.penalty < 0 or self.seed < 0:
+            raise SpecError(f"penalty is {self.penalty} and seed {self.seed}; they must not be negative")
 
 
 @dataclass(frozen=True)
@@ -40,6 +67,9 @@ class EvaluateSpec(Checked):
         "wrong", "another class scores as high as the true one: wrong counts as an error, index gives it to the class listed first"
     )
     common: bool = setting(False, "keep only the ids and classes that all tables have, and say how many were left out")
+    match: NameRules = field(default_factory=NameRules)
+    against: str = setting("", "name of the table that every other one is compared with; default: the best one with every other")
+    categories: str = setting("", "coarse categories of the classes: ucf101, hmdb51, or a CSV file class,category; none: leave them out")
 
     def check(self) -> None:
         if self.samples < 1:

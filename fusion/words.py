@@ -1,5 +1,8 @@
 """Figures and findings in words, shared by the page, the text and the command line."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from fusion.results import Results, TableResult, fusion_source
 
 FOOTING_WORDS = {"raw": "raw scores", "l2": "L2-normalised scores", "rank": "ranks"}
@@ -42,10 +45,33 @@ def what(table: TableResult) -> str:
     source = fusion_source(table.source)
     if source is None:
         return KIND_WORDS[table.kind]
+    if source.get("rule") == "learned":
+        return _learned(source)
     weights = source.get("weights") or {}
     plain = len(set(weights.values())) < 2
     inputs = ", ".join(name if plain else f"{float(weights[name]):g} {name}" for name in source.get("inputs", {}))
-    return f"{source.get('rule')} of {inputs}; on {FOOTING_WORDS.get(source.get('footing', ''), 'softmax')}"
+    warmth = f"; temperatures {_numbers(source['temperatures'])}" if source.get("temperatures") else ""
+    recipe = f"{source['recipe']['name']}: " if source.get("recipe") else ""
+    return f"{recipe}{source.get('rule')} of {inputs}; on {FOOTING_WORDS.get(source.get('footing', ''), 'softmax')}{warmth}"
+
+
+def _learned(source: Mapping[str, Any]) -> str:
+    """How a learned fusion came about: cross-fitted, or learned from how many other videos."""
+    how = (
+        f"cross-fitted in {len(source['folds'])} folds by group"
+        if source["cross_fitted"]
+        else f"learned from {source['learned_from']['videos']} other videos"
+    )
+    method = {"weights": "weights", "stacking": "stacking", "temperature": "temperatures"}[source["method"]]
+    numbers = {} if source["cross_fitted"] else source.get("temperatures") or source.get("weights") or {}
+    inputs = _numbers(numbers) or ", ".join(source.get("inputs", {}))
+    then = f", then {source['combined_by']}" if "combined_by" in source and len(source.get("inputs", {})) > 1 else ""
+    footing = "L2-normalised" if source["spec"]["on"] == "l2" and source["method"] != "temperature" else "raw"
+    return f"{method} {how}: {inputs}{then}; on {footing} scores, softmax of the whole"
+
+
+def _numbers(numbers: Mapping[str, float]) -> str:
+    return ", ".join(f"{float(number):.3g} {name}" for name, number in numbers.items())
 
 
 def percent(fraction: float, digits: int = 1) -> str:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from fusion.commands import evaluate, find_pictures, fuse, read_tables, read_weights, report, split_name
+from fusion.commands import evaluate, find_pictures, fuse, read_inputs, read_tables, read_weights, report, split_name
 from store.errors import AlignmentError, ScoreError, SpecError
 from store.files import sha256_file
+from store.names import NameRules
 from store.scores import ScoreTable
 
 
@@ -127,7 +128,7 @@ def test_inputs_that_cannot_be_used(folder):
         read_tables((str(folder / "text.npz"),))
     (folder / "short.csv").write_text("id,path,label,split,group\nv00,v00.avi,run,test,\n")
     with pytest.raises(AlignmentError, match=r"39 ids are not in the list \(which holds ids like 'v00'\): 'v01'"):
-        read_tables((str(folder / "rgb.npz"),), folder / "short.csv")
+        read_inputs((str(folder / "rgb.npz"),), folder / "short.csv", None, NameRules())
 
 
 @pytest.mark.parametrize(
