@@ -18,8 +18,8 @@ class Aligned:
     """Score tables on the same rows and columns: the first table's order of ids and classes.
 
     ``values`` is float32 [T, V, C] in the order of ``names``; ``labels`` is int64 [V], or None unless every video has one;
-    ``left_out`` counts what ``common`` removed: {table: {"ids": n, "classes": n}}. ``respelt`` is what rules of spelling changed to the first
-    table's names: {table: {"ids": {old: new}, "classes": {old: new}}}, only where something was.
+    ``left_out`` counts what ``common`` removed: {table: {"ids": n, "classes": n}}. ``respelt``: the names that rules of spelling changed
+    to the first table's, {table: {"ids": {old: new}, "classes": {old: new}}}, only where something was.
     """
 
     names: tuple[str, ...]

@@ -66,6 +66,7 @@ def fuse(
         fused = dataclasses.replace(fused, source={**fused.source, "learned_file": str(learned), "learned_sha256": sha256_file(learned)})
     else:
         fused = follow(recipe, tables, spec) if recipe is not None else fuse_tables(tables, spec)
+    fused = dataclasses.replace(fused, source={**fused.source, "command": shlex.join(["actioncache", *sys.argv[1:]])})
     fused.save(output)
     if fused.labels is None:
         click.echo("no labels, so no accuracy; give them by id with --list LIST")
@@ -78,17 +79,63 @@ def fuse(
 @click.command("evaluate", help=f"Print the accuracy of score tables, with intervals. {_INPUTS}")
 @input_arguments
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with per-class accuracy and confusion matrix.")
+@click.option("--per-class", is_flag=True, help="Accuracy of every class, too.")
+@click.option("--class", "named", multiple=True, help="Accuracy of this class, too; may be given several times.")
 @spec_options(EvaluateSpec, into="settings")
-def evaluate(inputs: tuple[str, ...], labels: Path | None, fold: int | None, as_json: bool, settings: dict[str, Any]) -> None:
-    from fusion.report import table_data, table_text
+def evaluate(
+    inputs: tuple[str, ...],
+    labels: Path | None,
+    fold: int | None,
+    as_json: bool,
+    per_class: bool,
+    named: tuple[str, ...],
+    settings: dict[str, Any],
+) -> None:
+    from fusion.report import categories_text, classes_text, comparisons_text, table_data, table_text
     from fusion.results import judge
 
+    if splits := split_inputs(inputs):
+        if per_class or named:
+            raise SpecError(
+                "classes are shown for one split at a time; leave --class and --per-class away, or name one file for each input"
+            )
+        evaluate_splits(splits, labels, fold, as_json, resolve(EvaluateSpec, settings))
+        return
     spec = resolve(EvaluateSpec, settings)
     results = judge(read_inputs(inputs, labels, fold, spec.match)[0], spec)
     if as_json:
         click.echo(json.dumps([table_data(table) for table in results.tables], ensure_ascii=False, allow_nan=False))
-    else:
-        click.echo(table_text(results), nl=False)
+        return
+    click.echo(table_text(results), nl=False)
+    if results.comparisons:
+        click.echo("\n" + comparisons_text(results), nl=False)
+    if results.categories is not None:
+        click.echo("\n" + categories_text(results), nl=False)
+    if per_class or named:
+        click.echo("\n" + classes_text(results, named), nl=False)
+
+
+def evaluate_splits(splits: list[tuple[str, ...]], labels: Path | None, fold: int | None, as_json: bool, spec: EvaluateSpec) -> None:
+    """Print each split's top-1 and the means; an official list gives split k the labels of its fold k."""
+    from fusion.splits import judge_splits, splits_data, splits_text
+
+    if fold is not None:
+        raise SpecError("several splits take the labels of folds 1, 2, ... of an official list; leave --fold away")
+    official = labels is not None and labels.is_dir()
+    tables = [read_inputs(inputs, labels, number if official else None, spec.match)[0] for number, inputs in enumerate(splits, 1)]
+    judged = judge_splits(tables, spec)
+    click.echo(json.dumps(splits_data(judged), ensure_ascii=False, allow_nan=False) if as_json else splits_text(judged), nl=as_json)
+
+
+def split_inputs(inputs: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """``rgb=a.npz,b.npz`` for every input -> the inputs of each split; nothing where every input is one file."""
+    parts = [(text.partition("=")[0], text.partition("=")[2].split(",")) for text in inputs]
+    if not any(len(files) > 1 for _, files in parts) or any(Path(text).is_file() for text in inputs):
+        return []
+    if len({len(files) for _, files in parts}) > 1:
+        listed = ", ".join(f"{name} {len(files)}" for name, files in parts)
+        raise SpecError(f"inputs have different numbers of splits: {listed}; write NAME=SPLIT1.npz,SPLIT2.npz,... for each")
+    return [tuple(f"{name}={files[place]}" for name, files in parts) for place in range(len(parts[0][1]))]
 
 
 @click.command("report", help=f"Write a report of score tables: HTML page, JSON and text. {_INPUTS}")
@@ -97,9 +144,12 @@ def evaluate(inputs: tuple[str, ...], labels: Path | None, fold: int | None, as_
 @click.option(
     "--frames", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of pictures of the videos, ID.jpg or ID.png."
 )
+@click.option(
+    "--files/--no-files", default=True, help="Figures as SVG and PDF, tables as Markdown and LaTeX, beside the page [default: yes]"
+)
 @spec_options(ReportSpec, into="settings")
 def report(
-    inputs: tuple[str, ...], labels: Path | None, fold: int | None, output: Path, frames: Path | None, settings: dict[str, Any]
+    inputs: tuple[str, ...], labels: Path | None, fold: int | None, output: Path, frames: Path | None, files: bool, settings: dict[str, Any]
 ) -> None:
     from fusion.report import make_report, table_text, write_report
 
@@ -109,8 +159,18 @@ def report(
     command = shlex.join(["actioncache", *sys.argv[1:]])
     made = make_report(tables, spec, frames=pictures, command=command)
     paths = write_report(made, output)
+    if files:
+        from fusion.figure_files import write_figures
+        from fusion.table_files import write_tables
+
+        shown = [example for group in made.examples.values() for example in group]
+        paths += write_tables(made.results, output / "tables")
+        paths += write_figures(made.results, shown, output / "figures")
     click.echo(table_text(made.results), nl=False)
-    click.echo(f"wrote {', '.join(map(str, paths))}")
+    click.echo(
+        f"wrote {', '.join(map(str, paths[:3]))}"
+        + (f" and {len(paths) - 3} files in {output}/tables and {output}/figures" if files else "")
+    )
 
 
 @click.command("recipes")

@@ -1,10 +1,12 @@
 """Geometry of the report's figures, in pixels of their own coordinate system; the templates draw them as inline SVG."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from fusion.categories import category_order
 from fusion.results import Results
 
 _LABEL_CHARACTERS = 26
@@ -15,7 +17,7 @@ _SMALLEST_CELL = 9.8
 
 @dataclass(frozen=True)
 class Cell:
-    """One non-empty cell of the confusion matrix; ``share`` of its row in 0..1."""
+    """One non-empty cell of a matrix; ``share`` of its row (or of the largest difference) in 0..1, ``note`` what it says when touched."""
 
     x: float
     y: float
@@ -24,11 +26,12 @@ class Cell:
     true: str
     predicted: str
     right: bool
+    note: str
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Confusion matrix heat map: class ``labels`` beside and below, cells of side ``cell``, ``font`` size of the labels."""
+    """Heat map: class ``labels`` beside and below, cells of side ``cell``, ``font`` size of labels, lines at ``breaks`` (categories)."""
 
     width: float
     height: float
@@ -40,6 +43,7 @@ class Matrix:
     classes: tuple[str, ...]
     cells: tuple[Cell, ...]
     numbers: bool
+    breaks: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,29 @@ def short(text: str, limit: int = _LABEL_CHARACTERS) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def matrix(confusion: np.ndarray, classes: tuple[str, ...]) -> Matrix:
+def matrix(confusion: np.ndarray, classes: tuple[str, ...], breaks: Sequence[int] = ()) -> Matrix:
     """Lay out the confusion matrix: cells shrink with the number of classes as long as labels stay readable; wider ones scroll."""
+    counts = confusion.sum(axis=1)
+    found = []
+    for i, j in zip(*np.nonzero(confusion), strict=True):
+        share = float(confusion[i, j] / counts[i])
+        note = f"{confusion[i, j]} ({100 * share:.1f} %)"
+        found.append((int(i), int(j), int(confusion[i, j]), share, bool(i == j), note))
+    return _layout(found, classes, breaks)
+
+
+def difference_matrix(first: np.ndarray, second: np.ndarray, classes: tuple[str, ...], breaks: Sequence[int] = ()) -> Matrix:
+    """First minus second confusion, in videos; ``right`` where that is better: more on the diagonal, fewer elsewhere."""
+    change = first - second
+    largest = max(1, int(np.abs(change).max()))
+    found = []
+    for i, j in zip(*np.nonzero(change), strict=True):
+        value = int(change[i, j])
+        found.append((int(i), int(j), value, abs(value) / largest, (value > 0) == bool(i == j), f"{value:+d}"))
+    return _layout(found, classes, breaks)
+
+
+def _layout(found: list[tuple[int, int, int, float, bool, str]], classes: tuple[str, ...], breaks: Sequence[int]) -> Matrix:
     number = len(classes)
     labels = tuple(short(name) for name in classes)
     longest = max(map(len, labels))
@@ -68,21 +93,21 @@ def matrix(confusion: np.ndarray, classes: tuple[str, ...]) -> Matrix:
     cell = float(np.clip((_WIDTH - 16) / (number + 0.88 * 0.57 * longest), _SMALLEST_CELL, np.clip(620 / number, 12, 46)))
     font = min(13.0, cell * 0.88)
     left = 14 + font * 0.57 * longest
-    counts = confusion.sum(axis=1)
     cells = tuple(
-        Cell(
-            x=left + int(j) * cell,
-            y=int(i) * cell,
-            count=int(confusion[i, j]),
-            share=float(confusion[i, j] / counts[i]),
-            true=classes[i],
-            predicted=classes[j],
-            right=bool(i == j),
-        )
-        for i, j in zip(*np.nonzero(confusion), strict=True)
+        Cell(left + j * cell, i * cell, count, share, classes[i], classes[j], right, note) for i, j, count, share, right, note in found
     )
     extent = number * cell
-    return Matrix(left + extent + 2, extent + left, left, cell, font, extent, labels, classes, cells, numbers=cell >= 20)
+    lines = tuple(place * cell for place in breaks)
+    return Matrix(left + extent + 2, extent + left, left, cell, font, extent, labels, classes, cells, cell >= 20, lines)
+
+
+def by_categories(results: Results) -> tuple[list[int], list[int], list[str]]:
+    """Order of the classes by category, where a new one begins, and the categories' names in that order."""
+    if results.categories is None:
+        return list(range(len(results.aligned.classes))), [], []
+    order = category_order(results.categories)
+    names = [results.categories[place] for place in order]
+    return order, [place for place in range(1, len(names)) if names[place] != names[place - 1]], list(dict.fromkeys(names))
 
 
 def class_panels(results: Results) -> list[list[ClassRow]]:

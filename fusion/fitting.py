@@ -1,7 +1,7 @@
 """Weights, temperatures and stacking that labels of other videos teach: convex fits of cross-entropy. Pure numpy and scipy's L-BFGS.
 
-``inputs`` are float64 [T, V, C], ``labels`` int64 [V]. What is learned gives log p = log_softmax(sum_t w_t s_t), or with a weight and a bias
-for each class log_softmax(sum_t w_tc s_tc + b_c).
+``inputs`` are float64 [T, V, C], ``labels`` int64 [V]. What is learned gives log p = log_softmax(sum_t w_t s_t), or with weights and
+biases of classes log_softmax(sum_t w_tc s_tc + b_c).
 """
 
 from collections.abc import Callable, Sequence
@@ -22,15 +22,14 @@ def fit_weights(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     rows = np.arange(len(labels))
     at_truth = inputs[:, rows, labels].mean(axis=1)
 
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        log_probs = log_softmax(np.einsum("tvc,t->vc", inputs, weights))
-        expected = np.einsum("tvc,vc->t", inputs, np.exp(log_probs)) / len(labels)
-        return cross_entropy(log_probs, labels), expected - at_truth
+    scale = 1 / np.maximum(inputs.std(axis=(1, 2)), 1e-12)  # scores of 0.1 and of 100 must start alike
 
-    start = 1 / np.maximum(inputs.std(axis=(1, 2)), 1e-12)  # scores of 0.1 and of 100 must start alike
-    scale = start.copy()
-    found = _minimise(lambda x: (lambda value, slope: (value, slope * scale))(*loss(x * scale)), start / scale, lower=0.0)
-    return found * scale
+    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+        log_probs = log_softmax(np.einsum("tvc,t->vc", inputs, x * scale))
+        expected = np.einsum("tvc,vc->t", inputs, np.exp(log_probs)) / len(labels)
+        return cross_entropy(log_probs, labels), (expected - at_truth) * scale
+
+    return _minimise(loss, np.ones(len(inputs)), lower=0.0) * scale
 
 
 def fit_stacking(inputs: np.ndarray, labels: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:

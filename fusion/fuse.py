@@ -45,8 +45,10 @@ def fuse(tables: Mapping[str, ScoreTable], spec: FuseSpec | str) -> ScoreTable:
 
 
 def combine(aligned: Aligned, rule: Rule, footing: Footing, weights: np.ndarray, temperatures: np.ndarray) -> np.ndarray:
-    """Divide by the temperatures [T], bring the values to the footing, combine, and return float32 [V, C]; computed in sorted class order, so that sums over classes
-    round alike however the columns came."""
+    """Divide by the temperatures [T], bring to the footing, combine, and return float32 [V, C].
+
+    Computed in sorted class order, so that sums over classes round alike however the columns came.
+    """
     order = np.argsort(np.array(aligned.classes))
     values = np.ascontiguousarray(aligned.values[:, :, order], dtype=weights.dtype) / temperatures[:, None, None]
     combined = finish(rule.combine(FOOTINGS[footing](values), weights), footing)

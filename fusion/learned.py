@@ -255,8 +255,8 @@ def _check_unseen(learned: Learned, aligned: Aligned, match: NameRules, groups: 
     again = [name for name in aligned.ids if key(name, match.ids) in seen]
     if again:
         raise AlignmentError(
-            f"this fusion was learned from {len(again)} of these {len(aligned.ids)} videos (first: {again[0]!r}), so their accuracy would be "
-            "flattered; learn it from others (learn --without TABLE leaves them out), or use cross-fit"
+            f"this fusion was learned from {len(again)} of these {len(aligned.ids)} videos (first: {again[0]!r}), so their accuracy "
+            "would be flattered; learn it from others (learn --without TABLE leaves them out), or use cross-fit"
         )
     if groups is not None and learned.groups:
         shared = sorted({groups.get(name, "") for name in aligned.ids} & set(learned.groups) - {""})

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from fusion.categories import by_category
 from fusion.examples import Example, Frames, choose_examples
-from fusion.figures import axis_range, class_panels, largest_gain, matrix
-from fusion.results import Comparison, Results, TableResult, hardest_confusions, judge
+from fusion.figures import axis_range, by_categories, class_panels, difference_matrix, largest_gain, matrix
+from fusion.results import Results, TableResult, hardest_confusions, judge
 from fusion.spec import ReportSpec
-from fusion.words import TIE_NOTES, clean, headline, left_out_note, p_value, percent, signed, what
+from fusion.words import TIE_NOTES, clean, headline, left_out_note, p_value, percent, respelt_note, signed, what
+from store.errors import SpecError
 from store.files import write_text
 from store.scores import ScoreTable
+from store.video_list import nearest
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -35,6 +38,10 @@ class Report:
         best = self.results.table(self.results.best)
         panels = class_panels(self.results)
         low, high = axis_range(self.results)
+        order, breaks, category_names = by_categories(self.results)
+        names = tuple(clean(self.results.aligned.classes[place]) for place in order)
+        ordered = {table.name: table.evaluation.confusion[np.ix_(order, order)] for table in self.results.tables}
+        single = self.results.best_single if self.results.best_single != self.results.best else None
         return (
             _environment()
             .get_template("report.html.j2")
@@ -49,7 +56,11 @@ class Report:
                 top5=len(self.results.aligned.classes) > 5,
                 low=low,
                 high=high,
-                matrix=matrix(best.evaluation.confusion, tuple(map(clean, self.results.aligned.classes))),
+                respelt=respelt_note(self.results),
+                matrix=matrix(ordered[best.name], names, breaks),
+                difference=difference_matrix(ordered[best.name], ordered[single], names, breaks) if single else None,
+                category_names=category_names,
+                categories=category_rows(self.results),
                 confusions=hardest_confusions(best.evaluation.confusion, self.results.aligned.classes),
                 panels=panels,
                 largest=largest_gain(panels),
@@ -79,6 +90,63 @@ def make_report(
     spec = spec or ReportSpec()
     results = judge(tables, spec)
     return Report(spec.title, results, choose_examples(results, spec.examples, frames), command)
+
+
+def category_rows(results: Results) -> list[dict[str, Any]]:
+    """Figures of each coarse category: of the best table, and ``accuracies`` of all tables in their order; none without categories."""
+    if results.categories is None:
+        return []
+    each = [by_category(table.evaluation.confusion, results.categories) for table in results.tables]
+    best = by_category(results.table(results.best).evaluation.confusion, results.categories)
+    return [asdict(row) | {"accuracies": [part[place].accuracy for part in each]} for place, row in enumerate(best)]
+
+
+def categories_text(results: Results) -> str:
+    """Accuracy of every table in each coarse category."""
+    rows = category_rows(results)
+    header = ["category", "classes", "videos", *(table.name for table in results.tables), "category right", ""]
+    lines = [
+        [
+            row["name"],
+            str(row["num_classes"]),
+            str(row["num_videos"]),
+            *map(percent, row["accuracies"]),
+            percent(row["category_accuracy"]),
+            "",
+        ]
+        for row in rows
+    ]
+    return columns([header, *lines])
+
+
+def classes_text(results: Results, names: Sequence[str] = ()) -> str:
+    """Accuracy of every table in each class that has videos, or in the named ones, with the best one's gain on the best single stream."""
+    place = {name: index for index, name in enumerate(results.aligned.classes)}
+    if unknown := [name for name in names if name not in place]:
+        raise SpecError(f"there is no class {unknown[0]!r}{nearest(unknown[0], place)}")
+    counts = results.tables[0].evaluation.counts
+    gains = results.best_single not in (None, results.best)
+    lines = [["class", "videos", *(table.name for table in results.tables), *(["gain"] if gains else []), ""]]
+    for name in names or results.aligned.classes:
+        if not counts[place[name]]:
+            continue
+        line = [name, str(counts[place[name]]), *(percent(float(table.evaluation.per_class[place[name]])) for table in results.tables)]
+        if gains:
+            best, single = (results.table(str(one)).evaluation.per_class[place[name]] for one in (results.best, results.best_single))
+            line.append(signed(float(best - single)))
+        lines.append([*line, ""])
+    return columns(lines)
+
+
+def comparisons_text(results: Results) -> str:
+    """Every comparison with its interval and test."""
+    header = ["first", "second", "points", "interval", "only first", "only second", "McNemar p"]
+    lines = [
+        [row.first, row.second, signed(row.difference, 2), f"{signed(row.interval.low, 2)} to {signed(row.interval.high, 2)}",
+         str(row.test.only_first), str(row.test.only_second), p_value(row.test.p)]
+        for row in results.comparisons
+    ]  # fmt: skip
+    return columns([header, *lines])
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
@@ -124,24 +192,23 @@ def report_text(report: Report) -> str:
     """See ``Report.text``."""
     results = report.results
     best = results.table(results.best)
-    parts = [clean(report.title), "", clean(headline(results)), *filter(None, [left_out_note(results)]), "", table_text(results)]
-    if results.comparisons:
-        header = [f"{results.best} against", "points", "interval", f"only {results.best}", "only other", "McNemar p", ""]
-        parts += [columns([header, *map(_comparison_line, results.comparisons)])]
+    parts = [
+        clean(report.title),
+        "",
+        clean(headline(results)),
+        *filter(None, [left_out_note(results), clean(respelt_note(results))]),
+        "",
+        table_text(results),
+    ]
+    parts += [comparisons_text(results)] if results.comparisons else []
+    parts += [categories_text(results)] if results.categories is not None else []
     parts += [f"Hardest confusions of {clean(results.best)}"]
     for item in hardest_confusions(best.evaluation.confusion, results.aligned.classes):
         parts.append(f"  {clean(item.true)} is taken for {clean(item.predicted)} in {item.count} of {item.videos} videos")
-    per_class = zip(results.aligned.classes, best.evaluation.per_class, best.evaluation.counts, strict=True)
-    lines = [[name, percent(float(accuracy)), f"of {count}", ""] for name, accuracy, count in per_class if count]
-    parts += ["", "Accuracy per class of " + clean(results.best), columns(lines)]
+    parts += ["", "Accuracy per class", classes_text(results)]
     parts += [f"Bootstrap: {results.spec.samples} resamples, seed {results.spec.seed}. {TIE_NOTES[results.spec.ties]}"]
     parts += [clean(f"Made by: {report.command}")] if report.command else []
     return "\n".join(parts) + "\n"
-
-
-def _comparison_line(row: Comparison) -> list[str]:
-    spread = f"{signed(row.interval.low)} to {signed(row.interval.high)}"
-    return [row.second, signed(row.difference, 2), spread, str(row.test.only_first), str(row.test.only_second), p_value(row.test.p), ""]
 
 
 def report_data(report: Report) -> dict[str, Any]:
@@ -158,6 +225,8 @@ def report_data(report: Report) -> dict[str, Any]:
             "ties": results.spec.ties,
             "bootstrap": {"samples": results.spec.samples, "level": results.spec.level, "seed": results.spec.seed},
             "left_out": results.aligned.left_out,
+            "respelt": results.aligned.respelt,
+            "categories": category_rows(results),
             "best": results.best,
             "best_single": results.best_single,
             "tables": [table_data(table) for table in results.tables],

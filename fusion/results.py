@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fusion.align import Aligned, align
+from fusion.categories import categories_of
 from fusion.footing import softmax
 from fusion.metrics import (
     Evaluation,
@@ -22,7 +23,7 @@ from fusion.metrics import (
     predictions,
 )
 from fusion.spec import EvaluateSpec
-from store.errors import ScoreError
+from store.errors import ScoreError, SpecError
 from store.scores import ScoreTable
 
 
@@ -52,7 +53,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Results:
-    """``best`` and ``best_single`` are names, read off these very videos; comparisons are of the best with every other table."""
+    """``best`` and ``best_single`` are names, read off these very videos.
+
+    Comparisons are of the best with every other table, or of every other one with ``spec.against``. ``categories``: of each class, or None.
+    """
 
     aligned: Aligned
     labels: np.ndarray
@@ -62,6 +66,7 @@ class Results:
     comparisons: tuple[Comparison, ...]
     agreements: dict[tuple[str, str], dict[str, float]]
     spec: EvaluateSpec
+    categories: tuple[str, ...] | None = None
 
     def table(self, name: str) -> TableResult:
         """The figures of the table called ``name``."""
@@ -83,6 +88,8 @@ def judge(tables: Mapping[str, ScoreTable], spec: EvaluateSpec | None = None) ->
             "give the labels by id with --list LIST (or fusion.labels.with_labels)"
         )
     rows = tuple(_result(name, table, values, labels, spec) for (name, table), values in zip(tables.items(), aligned.values, strict=True))
+    if spec.against and spec.against not in tables:
+        raise SpecError(f"there is no table {spec.against!r} to compare with; tables: {', '.join(tables)}")
     best = max(rows, key=lambda row: row.evaluation.top1)
     singles = [row for row in rows if not row.fused]
     best_single = max(singles, key=lambda row: row.evaluation.top1).name if singles else None
@@ -92,10 +99,18 @@ def judge(tables: Mapping[str, ScoreTable], spec: EvaluateSpec | None = None) ->
         tables=rows,
         best=best.name,
         best_single=best_single,
-        comparisons=tuple(_compare(best, row, labels, spec) for row in rows if row is not best),
+        comparisons=_comparisons(rows, best, labels, spec),
         agreements={(a.name, b.name): agreement(a.predicted == labels, b.predicted == labels) for a, b in combinations(singles, 2)},
         spec=spec,
+        categories=categories_of(spec.categories, aligned.classes),
     )
+
+
+def _comparisons(rows: tuple[TableResult, ...], best: TableResult, labels: np.ndarray, spec: EvaluateSpec) -> tuple[Comparison, ...]:
+    if spec.against:
+        reference = next(row for row in rows if row.name == spec.against)
+        return tuple(_compare(row, reference, labels, spec) for row in rows if row is not reference)
+    return tuple(_compare(best, row, labels, spec) for row in rows if row is not best)
 
 
 def _result(name: str, table: ScoreTable, values: np.ndarray, labels: np.ndarray, spec: EvaluateSpec) -> TableResult:

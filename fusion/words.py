@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fusion.fuse import respelt_words
 from fusion.results import Results, TableResult, fusion_source
 
 FOOTING_WORDS = {"raw": "raw scores", "l2": "L2-normalised scores", "rank": "ranks"}
@@ -20,7 +21,7 @@ def headline(results: Results) -> str:
     spread = best.evaluation.top1_interval
     first = f"{best.name}: {percent(best.evaluation.top1)} % of {videos} correct"
     spread_text = f"{100 * results.spec.level:g} % interval {percent(spread.low)} to {percent(spread.high)} %"
-    other = next((row for row in results.comparisons if row.second == results.best_single), None)
+    other = next((row for row in results.comparisons if (row.first, row.second) == (results.best, results.best_single)), None)
     if other is not None:
         single = results.table(other.second).evaluation.top1
         return (
@@ -38,6 +39,12 @@ def left_out_note(results: Results) -> str:
         if any(counts.values())
     ]
     return f"Left out to keep only what all tables have: {'; '.join(parts)}." if parts else ""
+
+
+def respelt_note(results: Results) -> str:
+    """Which names were taken as the same by rules that were asked for, in words; empty if none."""
+    notes = respelt_words(results.aligned, results.spec.match)
+    return "Taken as the same name: " + "; ".join(f"{name}: {text}" for name, text in notes.items()) + "." if notes else ""
 
 
 def what(table: TableResult) -> str:
