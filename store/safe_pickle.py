@@ -53,7 +53,7 @@ def _look_through(file: io.BytesIO) -> None:
     for number, (code, argument, _) in enumerate(pickletools.genops(file)):
         if code.name in _REFUSED:
             raise Refused(f"it holds an object of a class (instruction {code.name}), not plain data")
-        if (code.name in _PUTS and argument is None) or not 0 <= int(argument) <= number:
+        if code.name in _PUTS and not (isinstance(argument, int) and 0 <= argument <= number):
             raise Refused(f"it fills place {argument} of its memo, but has put only {number} things before")
 
 
