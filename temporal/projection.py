@@ -10,6 +10,7 @@ from temporal.sequences import Sequences
 from temporal.spec import SequenceSpec
 
 ROWS_AT_ONCE = 16384  # rows a chunk when applying, to bound the memory
+SUMMED_AT_ONCE = 1024  # rows a chunk when summing in float64, so that it stays in the cache
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Projection:
         width = rows.shape[1] if self.components is None else len(self.components)
         result = np.empty((len(rows), width), dtype=np.float32)
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            part = rows[start : start + ROWS_AT_ONCE]
+            part = _float32(rows[start : start + ROWS_AT_ONCE])
             if self.mean is not None and self.scale is not None:
                 part = (part - self.mean) / self.scale
             if self.components is not None and self.offset is not None:
@@ -60,38 +61,79 @@ class Projection:
 
 def projection_for(training: Sequences, spec: SequenceSpec, seed: int = 0) -> Projection:
     """``fit_projection`` on the rows of ``training``, which are gathered only where there is something to fit."""
-    if not spec.znorm and spec.projection == "none":
-        return Projection()
-    return fit_projection(training.own_rows(), spec, seed)
+    needed = spec.znorm or spec.projection != "none"
+    return fit_projection(training.own_rows(), spec, seed) if needed else Projection()
 
 
 def fit_projection(rows: np.ndarray, spec: SequenceSpec, seed: int = 0) -> Projection:
-    """Fit what ``spec`` asks for on training rows [R, D] and on nothing else.
+    """Fit what ``spec`` asks for on training rows, float16 or float32 [R, D], and on nothing else.
 
-    Z-norm comes first; a feature that is constant in training is only centred. Raises TrainingError where PCA cannot give ``spec.width``.
+    Z-norm comes first; a feature that is constant in training is only centred. PCA takes one float32 copy of the rows, nothing else is as
+    large. Raises TrainingError where PCA cannot give ``spec.width``.
     """
-    mean = scale = components = offset = None
-    if spec.znorm:
-        mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-        deviation = rows.std(axis=0, dtype=np.float64).astype(np.float32)
-        scale = np.where(deviation > 0, deviation, np.float32(1))
-        rows = (rows - mean) / scale
+    if spec.projection == "none" and not spec.znorm:
+        return Projection()
     if spec.projection == "pca":
-        components, offset = _fit_pca(rows, spec.width, seed)
-    return Projection(mean, scale, components, offset)
+        _check_width(rows.shape, spec.width)
+    mean, deviation = moments(rows)
+    scale = np.where(deviation > 0, deviation, np.float32(1)) if spec.znorm else None
+    if spec.projection == "none":
+        return Projection(mean, scale)
+    components, offset = _fit_pca(_centred(rows, mean, scale), spec.width, seed)
+    if spec.znorm:
+        return Projection(mean, scale, components, offset)
+    return Projection(components=components, offset=offset - (components.astype(np.float64) @ mean).astype(np.float32))
+
+
+def moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and (population) standard deviation of each feature, float32 [D]; sums in float64, of differences to the first row."""
+    import torch
+
+    shift = torch.from_numpy(np.array(rows[:1])).double()
+    total, squares = torch.zeros_like(shift), torch.zeros_like(shift)
+    for start in range(0, len(rows), SUMMED_AT_ONCE):
+        part = torch.from_numpy(rows[start : start + SUMMED_AT_ONCE]).double() - shift
+        total += part.sum(0)
+        squares += part.square_().sum(0)
+    mean = total / len(rows)
+    variance = (squares / len(rows) - mean.square()).clamp_(min=0)
+    return (mean + shift)[0].float().numpy(), variance[0].sqrt().float().numpy()
+
+
+def _centred(rows: np.ndarray, mean: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
+    """(x - mean) / scale as a new float32 array; what is centred already loses nothing when a covariance is summed in float32."""
+    result = np.empty(rows.shape, dtype=np.float32)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        part = result[start : start + ROWS_AT_ONCE]
+        np.subtract(_float32(rows[start : start + ROWS_AT_ONCE]), mean, out=part)
+        if scale is not None:
+            part /= scale
+    return result
+
+
+def _float32(rows: np.ndarray) -> np.ndarray:
+    """torch casts float16 many times faster than numpy, to the same bits."""
+    if rows.dtype == np.float32:
+        return rows
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(rows)).float().numpy()
+
+
+def _check_width(shape: tuple[int, ...], width: int) -> None:
+    if width > min(shape):
+        raise TrainingError(
+            f"PCA to width {width} needs at least as many training clips and features; here are {shape[0]} clips of width {shape[1]}, so "
+            f"sequence.width can be at most {min(shape)}"
+        )
 
 
 def _fit_pca(rows: np.ndarray, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    largest = min(rows.shape)
-    if width > largest:
-        raise TrainingError(
-            f"PCA to width {width} needs at least as many training clips and features; here are {rows.shape[0]} clips of width "
-            f"{rows.shape[1]}, so sequence.width can be at most {largest}"
-        )
+    """Components [d, D] and offset [d] of centred rows."""
     from sklearn.decomposition import PCA
 
     solver = "covariance_eigh" if rows.shape[0] >= rows.shape[1] else "full"
-    pca = PCA(n_components=width, svd_solver=solver, random_state=seed).fit(rows)
+    pca = PCA(n_components=width, svd_solver=solver, random_state=seed, copy=False).fit(rows)
     components = np.ascontiguousarray(pca.components_, dtype=np.float32)
     offset = -(pca.mean_.astype(np.float64) @ components.T.astype(np.float64))
     return components, offset.astype(np.float32)

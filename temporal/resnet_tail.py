@@ -4,7 +4,6 @@ import pickle
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,6 +21,8 @@ class Tail(nn.Module):
 
     def __init__(self, backbone: str, channels: int) -> None:
         super().__init__()
+        import torchvision  # takes a second, which no other head should wait for
+
         network = torchvision.models.get_model(backbone, weights=None)
         blocks = [getattr(network, f"layer{number}") for number in BLOCKS]
         enters = {block[0].conv1.in_channels: number for number, block in zip(BLOCKS, blocks, strict=True)}

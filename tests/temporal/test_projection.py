@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from store.errors import TrainingError
-from temporal.projection import Projection, fit_projection
+from temporal.projection import Projection, fit_projection, moments
 from temporal.spec import SequenceSpec
 
 
@@ -29,6 +29,24 @@ def test_znorm_gives_mean_0_and_deviation_1_and_only_centres_constants():
     projected = fit_projection(rows, SequenceSpec(znorm=True)).apply(rows)
     np.testing.assert_allclose(projected.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(projected.std(axis=0), [1, 1, 0, 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_moments_are_numpys_over_many_chunks_far_from_zero(dtype):
+    rows = (_rows(2600, 5) * np.float32(0.1) + np.array([0, 1, 50, -200, 7], dtype=np.float32)).astype(dtype)
+    rows[:, 4] = 7
+    mean, deviation = moments(rows)
+    np.testing.assert_allclose(mean, rows.mean(axis=0, dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(deviation, rows.std(axis=0, dtype=np.float64), rtol=1e-6)
+    assert deviation[4] == 0
+
+
+@pytest.mark.parametrize("znorm", [False, True])
+def test_float16_rows_are_projected_as_their_float32_values(znorm):
+    rows = _rows(300, 12).astype(np.float16)
+    spec = SequenceSpec(projection="pca", width=5, znorm=znorm)
+    half, single = fit_projection(rows, spec), fit_projection(rows.astype(np.float32), spec)
+    np.testing.assert_array_equal(half.apply(rows), single.apply(rows.astype(np.float32)))
 
 
 def test_too_wide_a_pca_says_the_largest():
