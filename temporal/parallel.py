@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from store.errors import Interrupted
 from store.progress import Progress
+from temporal.params import head_info
 from temporal.sequences import Sequences
 from temporal.task import Running, Source, Task, train_part
 
@@ -35,7 +36,9 @@ def train_all(jobs: Sequence[Job], running: Running, processes: int, alone: bool
     saved, once ``running.stopped()``.
     """
     if alone:
-        with Progress("train", jobs[0].task.spec.train.epochs, "epochs") as progress:
+        spec = jobs[0].task.spec
+        epochs = spec.train.epochs if head_info(spec.head.name).fitted == "gradient" else 1  # a solver's work is not told piece by piece
+        with Progress("train", epochs, "epochs") as progress:
             train_part(*jobs[0], replace(running, on_epoch=lambda record: _show(progress, record)))
         return
     processes = min(processes or len(os.sched_getaffinity(0)), len(jobs)) if running.device == "cpu" else 1

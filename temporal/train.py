@@ -100,8 +100,8 @@ def _solve(
     head: Solvable, data: Samples, held_out: Samples | None, spec: RunSpec, phase: str, on_epoch: OnEpoch | None
 ) -> tuple[list[Epoch], int]:
     choice = solve(head, data, held_out, spec, phase)
-    for record in choice.records if on_epoch else ():
-        on_epoch(record)  # type: ignore[misc]
+    if on_epoch:
+        on_epoch(choice.records[choice.best - 1])
     return choice.records, choice.best
 
 

@@ -133,7 +133,7 @@ class RecurrentResidual(nn.Module):
             added = self._shortcut(unit, maps)
             if str(number) in self.skips:
                 later = has_before.nonzero().squeeze(1)
-                added = added.index_add(0, later, self.skips[str(number)](maps[later - 1]))
+                added = added.index_add(0, later, self.skips[str(number)](maps[later - 1]).to(added.dtype))
             maps = functional.relu(self.tail.residual(unit, maps) + added)
         return maps
 

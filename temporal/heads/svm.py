@@ -8,7 +8,7 @@ from torch.nn import functional
 from temporal.heads import HEADS
 from temporal.heads.pool import POOLS
 from temporal.params import Param
-from temporal.solvers import Choice, Pooled, best_choice
+from temporal.solvers import Choice, Pooled, Solution, best_choice
 from temporal.spec import HeadSpec
 
 PARAMS = (
@@ -50,8 +50,7 @@ class SvmHead(nn.Module):
             self.classifier.bias.copy_(torch.from_numpy(choice.bias))
         return choice
 
-    def _svm(self, training: Pooled, c: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """W [C, D] and b [C]."""
+    def _svm(self, training: Pooled, c: float, seed: int) -> Solution:
         from sklearn.svm import LinearSVC
 
         svm = LinearSVC(C=c, dual="auto", max_iter=self.iterations, random_state=seed).fit(training.x, training.labels)
@@ -60,7 +59,7 @@ class SvmHead(nn.Module):
         two = len(svm.classes_) == 2  # one row: the second class against the first
         weight[svm.classes_] = np.concatenate([-svm.coef_, svm.coef_]) if two else svm.coef_
         bias[svm.classes_] = np.concatenate([-svm.intercept_, svm.intercept_]) if two else svm.intercept_
-        return weight, bias
+        return Solution(weight, bias, converged=bool(np.max(svm.n_iter_) < self.iterations))
 
 
 @HEADS.register("svm_mean")

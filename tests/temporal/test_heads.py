@@ -101,6 +101,25 @@ def test_every_parameter_gets_a_finite_gradient(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_every_head_trains_in_bfloat16(name):
+    head = _head(name).float().train()
+    x, lengths = _batch([5, 1, 3], 5, name)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = head(x.float(), lengths)
+    scores.float().square().sum().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in head.parameters())
+
+
+@pytest.mark.parametrize("kind", ["linear", "nonlinear"])
+def test_skips_with_weights_train_in_bfloat16(kind):
+    spec = HeadSpec(name="recurrent_residual", params={"backbone": "resnet18", "skip": kind, "skips": 2})
+    head = build_head(spec, 256, 4)
+    x, lengths = _batch([3, 2], 3, "recurrent_residual")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.isfinite(head(x.float(), lengths)).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_state_dict_carries_a_head_and_a_seed_decides_it(name):
     head, again = _head(name), _head(name)
     with seeded(1):
