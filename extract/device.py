@@ -30,6 +30,11 @@ class Download(NamedTuple):
     levels: dict[str, torch.Tensor]
     arrived: torch.cuda.Event | None
 
+    @property
+    def there(self) -> bool:
+        """Whether ``wait`` would not have to."""
+        return self.arrived is None or self.arrived.query()
+
     def wait(self) -> dict[str, torch.Tensor]:
         """The features, float32 on the CPU, once they are there."""
         if self.arrived is not None:
@@ -74,6 +79,7 @@ class Device:
         if events:
             events[1].record(torch.cuda.current_stream(self.device))
             self._sections.append(events)
+            self.busy_seconds()  # of what is done, so that events do not pile up in a long job
         else:
             self._busy += time.perf_counter() - started
 

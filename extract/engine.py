@@ -119,6 +119,7 @@ class Extraction:
 
     def _hand_over(self) -> None:
         """Give the sink what is complete, and take back what it refuses."""
+        self.network.collect()
         for key in [key for key, video in self._closing.items() if video.complete]:
             try:
                 features = self._closing.pop(key).finish()

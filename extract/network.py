@@ -110,6 +110,11 @@ class Network:
             self._run(queue[:])
             queue.clear()
 
+    def collect(self) -> None:
+        """Hand out what the device has done meanwhile, so that no video waits for the next pass."""
+        while self._under_way and self._under_way[0][0].there:
+            self._hand_out(len(self._under_way) - 1)
+
     def finish(self) -> None:
         """Run what mixed passes still wait for, and hand out everything."""
         self.run_rest(self.queue)

@@ -49,7 +49,8 @@ def extract_list(
     for note in told:  # now, and not only in the summary hours later
         print(f"note: {note}", file=sys.stderr, flush=True)
     store = FeatureStore.create(out, name or store_name(preset_name), to_plain(spec))
-    return store.path, replace(extract_features(chosen, spec, store, backbone, options, part_name, stopped), notes=told)
+    summary = extract_features(chosen, spec, store, backbone, options, part_name, stopped)
+    return store.path, replace(summary, notes=(*told, *summary.notes))
 
 
 def forecast_list(

@@ -1,10 +1,13 @@
 """Stage one: a list of videos becomes features in a store."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from extract.backbones import Backbone
+from extract.device import resolve_device
 from extract.engine import Extraction, make_network
+from extract.passes import as_before, note_passes
 from extract.publish import Publisher
 from extract.spec import FeatureSpec, RunOptions
 from store.errors import Interrupted
@@ -29,7 +32,7 @@ class Summary:
     seconds: dict[str, float] = field(default_factory=dict)
     clips: int = 0
     busy: float = 0.0
-    notes: tuple[str, ...] = ()  # what may not be meant, see ``extract.fit.notes``
+    notes: tuple[str, ...] = ()  # what may not be meant, see ``extract.fit.notes`` and ``extract.passes``
 
     @property
     def asked(self) -> int:
@@ -52,7 +55,10 @@ def extract_features(
     and the rest goes on. Raises ``Interrupted``, with everything complete published, once ``stopped()`` is true.
     """
     todo, skipped, known = outstanding(videos, store, options.retry_failed)
-    network = make_network(backbone, spec, options)
+    network = make_network(backbone, spec, as_before(options, store.path, resolve_device(options.device)))
+    told = note_passes(network, store.path) if todo else ()
+    for note in told:  # now, and not only in the summary hours later
+        print(f"note: {note}", file=sys.stderr, flush=True)
     writer = store.writer(part, max_seconds=options.publish_seconds)
     with writer, Publisher(writer) as publisher, Progress("extract", len(todo)) as progress:
         job = Extraction(network, publisher, progress)
@@ -65,7 +71,7 @@ def extract_features(
         )
     damaged = {name: str(error) for name, error in sorted(store.damaged.items())}
     busy = min(1.0, network.device.busy_seconds() / total)
-    return Summary(len(job.done), skipped, {**known, **job.failed}, damaged, seconds, job.clips, busy)
+    return Summary(len(job.done), skipped, {**known, **job.failed}, damaged, seconds, job.clips, busy, told)
 
 
 def outstanding(videos: VideoList, store: FeatureStore, retry_failed: bool) -> tuple[list[Video], int, dict[str, tuple[str, str]]]:

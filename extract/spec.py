@@ -158,13 +158,16 @@ class FeatureSpec(Checked):
 
 @dataclass(frozen=True)
 class RunOptions(Checked):
-    """How an extraction runs. Nothing here changes a feature, except that device, batch size and mixing may change its last bits."""
+    """How an extraction runs. Nothing here changes a feature, except that device, batch size and mixing may change its last bits.
+
+    A store notes what its features were begun with (``extract.passes``).
+    """
 
     device: str = setting("auto", "torch device; auto takes CUDA where there is one, else the CPU")
     batch_size: int = setting(
         0,
-        "images (frames x crops) in a forward pass; for clip networks, clips x crops; 0: what suits device and network; another number "
-        "may change the last bits of a feature",
+        "images (frames x crops) in a forward pass; for clip networks, clips x crops; 0: what suits device and network, or what the store "
+        "was begun with; another number may change the last bits of a feature",
     )
     mixed: Literal["auto", "yes", "no"] = setting(
         "auto", "fill forward passes with clips of several videos; auto: on CUDA, where a pass of one video's clips is too small"

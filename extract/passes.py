@@ -1,0 +1,75 @@
+"""What decides the last bits of a feature beside its spec, and what of it a store was begun with.
+
+Libraries sum in another order where a pass has another size, where more threads share it, or on another device: features of MobileNetV2
+then differ by about a millionth of the largest one. So that all features of a store are made alike, the first extraction into it notes
+how it makes them; later ones take passes of the same size, and say so where they cannot make them alike.
+"""
+
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+
+from extract.network import Network
+from extract.spec import RunOptions
+from store.digest import from_dict, to_plain
+from store.errors import SpecError
+from store.files import write_text
+
+FILE_NAME = "passes.json"
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How forward passes are made."""
+
+    device: str  # and its kind
+    threads: int  # that share a pass on a processor, else 0
+    images: int  # of a pass, crops counted
+    mixed: bool  # clips of several videos in a pass
+    torch: str  # version
+
+    @classmethod
+    def of(cls, network: Network) -> "Passes":
+        """How ``network`` makes them."""
+        device = network.device.device
+        threads = torch.get_num_threads() if device.type == "cpu" else 0
+        images = network.units_per_pass * network.spec.crops.count
+        return cls(device_name(device), threads, images, network.mixed, torch.__version__)
+
+
+def device_name(device: torch.device) -> str:
+    """``cpu`` and its instructions, or the name of the accelerator."""
+    if device.type == "cuda":
+        return f"cuda {torch.cuda.get_device_name(device)}"
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu" else device.type
+
+
+def read_passes(store: Path) -> Passes | None:
+    """What was noted in a store's folder; None where nothing was, or nothing that can be read."""
+    try:
+        return from_dict(Passes, json.loads((store / FILE_NAME).read_text(encoding="utf-8")))
+    except (OSError, ValueError, SpecError, AttributeError):
+        return None
+
+
+def as_before(options: RunOptions, store: Path, device: torch.device) -> RunOptions:
+    """``options`` with passes of the size that the store was begun with, unless another is asked for."""
+    before = read_passes(store)
+    if options.batch_size or before is None or before.device != device_name(device):
+        return options
+    return replace(options, batch_size=before.images)
+
+
+def note_passes(network: Network, store: Path) -> tuple[str, ...]:
+    """Note how features are made if they are the store's first; else say, in words, what is not as before."""
+    now, before = Passes.of(network), read_passes(store)
+    if before is None:
+        write_text(store / FILE_NAME, json.dumps(to_plain(now), indent=2) + "\n")
+        return ()
+    names = [field.name for field in fields(Passes) if getattr(now, field.name) != getattr(before, field.name)]
+    if not names:
+        return ()
+    changes = ", ".join(f"{name} {getattr(now, name)} instead of {getattr(before, name)}" for name in names)
+    return (f"the last bits of these features may differ from those made before: {changes} ({store / FILE_NAME})",)

@@ -1,0 +1,84 @@
+"""What a store remembers of how its features were made, and what later extractions into it make of that."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from extract.commands import extract
+from extract.network import Network
+from extract.passes import FILE_NAME, Passes, as_before, note_passes, read_passes
+from extract.prepare import prepare_spec
+from extract.spec import RunOptions
+from store.features import FeatureStore
+
+Encode = Callable[..., Path]
+CPU = torch.device("cpu")
+
+
+def network(batch_size: int = 0) -> Network:
+    spec, backbone = prepare_spec("tiny", {"crops": {"count": 10}}, "random:0", CPU)
+    return Network(backbone, spec, CPU, batch_size)
+
+
+def test_the_first_extraction_notes_and_later_ones_take_its_size(tmp_path: Path) -> None:
+    assert note_passes(network(40), tmp_path) == ()
+    noted = read_passes(tmp_path)
+    assert noted is not None
+    assert (noted.images, noted.mixed, noted.torch, noted.threads) == (40, False, torch.__version__, torch.get_num_threads())
+    assert as_before(RunOptions(), tmp_path, CPU).batch_size == 40
+    assert as_before(RunOptions(batch_size=20), tmp_path, CPU).batch_size == 20
+    assert note_passes(network(45), tmp_path) == ()  # four frames of ten crops as well
+    (note,) = note_passes(network(20), tmp_path)
+    assert note.startswith("the last bits of these features may differ from those made before: images 20 instead of 40 (")
+    assert read_passes(tmp_path) == noted
+
+
+def test_another_device_takes_its_own_size(tmp_path: Path) -> None:
+    other = replace(Passes.of(network()), device="cuda Some GPU", images=2560)
+    (tmp_path / FILE_NAME).write_text(json.dumps(vars(other)))
+    assert as_before(RunOptions(), tmp_path, CPU) == RunOptions()
+    (note,) = note_passes(network(), tmp_path)
+    assert "instead of cuda Some GPU, images " in note
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"device": "cpu"}', '{"device": 1, "more": 2}', "\xff"])
+def test_a_note_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / FILE_NAME).write_bytes(text.encode("latin-1"))
+    assert as_before(RunOptions(), tmp_path, CPU) == RunOptions()
+    assert note_passes(network(), tmp_path) == ()
+    assert read_passes(tmp_path) == Passes.of(network())
+
+
+def test_the_command_says_what_is_not_as_before(tmp_path: Path, encode_video: Encode) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        encode_video(tmp_path / name, np.zeros((12, 64, 80, 3), np.uint8))
+
+    def run(names: str, *arguments: str) -> Result:
+        (tmp_path / "list.txt").write_text(names)
+        command = [
+            str(tmp_path / "list.txt"),
+            "--preset",
+            "tiny",
+            "--weights",
+            "random:0",
+            "--out",
+            str(tmp_path / "out"),
+            "--workers",
+            "1",
+        ]
+        return CliRunner().invoke(extract, [*command, *arguments])
+
+    first = run("a.mp4")
+    assert first.exit_code == 0
+    assert "note: " not in first.output
+    again = run("a.mp4\nb.mp4\n", "--batch-size", "3")
+    assert again.exit_code == 0
+    assert "note: the last bits of these features may differ from those made before: images 3 instead of " in again.stdout
+    assert FeatureStore.open(Path(first.stdout.splitlines()[0])).verify(deep=True) == []
+    assert "note: " not in run("a.mp4\nb.mp4\n", "--batch-size", "3").output  # nothing was made
