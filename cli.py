@@ -30,6 +30,8 @@ COMMANDS = {
     "Stage two: features to scores": {
         "train-head": ("temporal.commands", "train_head", "Train a light recurrent head from cached features."),
         "heads": ("temporal.heads_commands", "heads", "List the heads, their papers and their own settings."),
+        "sweep": ("temporal.sweep_commands", "sweep", "Train every combination of a grid; rank by validation, never by test."),
+        "protocols": ("temporal.protocol_commands", "protocols", "List the papers' settings for train-head."),
         "predict": ("temporal.commands", "predict", "Score videos of a store with a trained head."),
     },
     "Beside the networks": {

@@ -89,6 +89,32 @@ def read_settings(path: Path, cls: type) -> dict[str, Any]:
     return settings
 
 
+def parse_setting(cls: type, name: str, text: str) -> Any:
+    """The value of setting ``name`` (dotted) of ``cls`` that ``text`` says, as a flag would; ``SpecError`` for no setting or no value."""
+    annotations = {leaf: annotation for leaf, _, _, annotation in _leaves(cls)}
+    if name not in annotations:
+        parent = name.rpartition(".")[0]
+        if typing.get_origin(annotations.get(parent)) is dict:  # one entry of a table, e.g. head.params.skip
+            return _parse_entry(typing.get_args(annotations[parent])[1], name, text)
+        near = difflib.get_close_matches(name, annotations, n=1)
+        raise SpecError(f"there is no setting {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(annotations)}"))
+    annotation = _without_none(annotations[name])
+    if annotation is bool:
+        if text.lower() not in ("true", "false"):
+            raise SpecError(f"{name} is {text!r}; it must be true or false")
+        return text.lower() == "true"
+    choices = [str(arg) for arg in typing.get_args(annotation)] if typing.get_origin(annotation) is typing.Literal else None
+    if choices and text not in choices:
+        raise SpecError(f"{name} is {text!r}; it must be one of {', '.join(choices)}")
+    return convert(annotations[name], _parse(text, annotation, name), name)
+
+
+def _parse_entry(annotation: Any, name: str, text: str) -> Any:
+    """One value of a table; text stays text where the table holds values of several types, whose owner reads it."""
+    single = typing.get_origin(annotation) not in (typing.Union, types.UnionType)
+    return convert(annotation, _parse(text, annotation, name), name) if single else text
+
+
 def _problems(tree: Mapping[str, Any], annotations: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in tree.items():
         name = prefix + key

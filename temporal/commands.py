@@ -11,6 +11,7 @@ from store.list_commands import list_options, splits_options, whole_numbers
 from store.options import resolve, spec_options
 from store.signals import stop_signals
 from store.videos import VideoList
+from temporal.protocols import protocol
 from temporal.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -26,6 +27,14 @@ features_option = click.option(
 )
 missing_option = click.option("--allow-missing", is_flag=True, help="Leave out videos without features, name them, and exit with 1.")
 device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+head_weights_option = click.option(
+    "--head-weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Pretrained weights of a head that takes them (see `actioncache heads`): a state dict, .safetensors or .pth.",
+)
+protocol_option = click.option(
+    "--protocol", "protocol_name", help="Settings of a paper, see `actioncache protocols`; flags and --config change single ones."
+)
 
 
 @click.command("train-head")
@@ -47,11 +56,8 @@ device_option = click.option("--device", default="cpu", show_default=True, help=
     help="Save the state of a training so often; a killed job loses at most that, and the same command goes on from there.",
 )
 @click.option("--tensorboard", is_flag=True, help="Also write the metrics for TensorBoard, into the run's folder.")
-@click.option(
-    "--head-weights",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Pretrained weights of a head that takes them (see `actioncache heads`): a state dict, .safetensors or .pth.",
-)
+@head_weights_option
+@protocol_option
 @spec_options(RunSpec, skip=("format", "head.weights"))
 @click.pass_context
 def train_head(
@@ -69,6 +75,7 @@ def train_head(
     checkpoint_seconds: float,
     tensorboard: bool,
     head_weights: Path | None,
+    protocol_name: str | None,
     overrides: dict[str, Any],
 ) -> None:
     """Train a head on the cached features of LIST's training videos and score its test videos.
@@ -79,7 +86,7 @@ def train_head(
     from store.features import FeatureStore
     from temporal.experiment import train_list, train_splits
 
-    spec = resolve(RunSpec, overrides)
+    spec = resolve(RunSpec, protocol(protocol_name), overrides)
     stores = [FeatureStore.open(path) for path in features]
     path, numbers = out / safe_name(name, "run name"), whole_numbers(seeds, "--seeds")
     if 0 not in lists and cross_validate:

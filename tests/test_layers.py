@@ -24,7 +24,16 @@ TORCH_FREE = [
 ]
 TORCH_FREE += ["extract/flow_bytes.py", "extract/flow_frames.py", "extract/modality.py", "extract/pool.py"]
 TORCH_FREE += [f"extract/flow_{name}.py" for name in ("commands", "files", "layouts", "show", "write")] + ["extract/flow/raft.py"]
-TORCH_FREE += ["temporal/spec.py", "temporal/commands.py", "fusion/commands.py", "fusion/metrics.py"]
+TORCH_FREE += [
+    "temporal/spec.py",
+    "temporal/commands.py",
+    "temporal/protocols.py",
+    "temporal/sweep_commands.py",
+    "temporal/grid.py",
+    "temporal/many.py",
+    "fusion/commands.py",
+    "fusion/metrics.py",
+]
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:

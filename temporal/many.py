@@ -1,0 +1,265 @@
+"""Many settings trained side by side, each by ``train_list`` into a folder of its own: what is complete is kept, what fails is recorded.
+
+The workers are processes of this machine (loky) or of a cluster (Dask, Ray), which then sees the same paths. A setting's seeds, folds
+and interruptions are ``train_list``'s affair.
+"""
+
+import contextlib
+import functools
+import io
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from store.digest import digest, to_plain
+from store.errors import Interrupted, PipelineError, SpecError
+from store.files import sha256_file
+from store.progress import Progress
+from temporal.grid import Setting
+from temporal.params import head_info
+
+if TYPE_CHECKING:
+    from store.scores import ScoreTable
+    from store.videos import VideoList
+    from temporal.run_dir import Run
+
+Backend = Literal["loky", "dask", "ray"]
+BACKENDS = ("loky", "dask", "ray")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is the same for all settings: seeds, cross-validation, devices, workers."""
+
+    seeds: tuple[int, ...] = (0,)
+    cross_validate: bool = False
+    allow_missing: bool = False
+    jobs: int = 0
+    device: str = "cpu"
+    backend: Backend = "loky"
+    scheduler: str = ""
+    head_weights: Path | None = None
+
+    def weights_for(self, setting: Setting) -> Path | None:
+        """The pretrained weights, for a head that takes them."""
+        return self.head_weights if head_info(setting.spec.head.name).weights else None
+
+
+@dataclass(frozen=True)
+class Work:
+    """One setting on one list (a split), trained into ``path``."""
+
+    setting: Setting
+    videos: "VideoList"
+    path: Path
+
+
+@dataclass(frozen=True)
+class SeedFigures:
+    """Figures of one seed as shares of 1; None where there is no such part or no labels. ``epochs`` is a mean over folds."""
+
+    seed: int
+    val_accuracy: float | None
+    val_loss: float | None
+    top1: float | None
+    epochs: float
+    path: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a ``Work``: figures of each seed, or why it failed."""
+
+    figures: tuple[SeedFigures, ...] = ()
+    test_videos: int = 0
+    missing: int = 0
+    failure: str = ""
+
+
+def setting_name(setting: Setting, plan: Plan) -> str:
+    """Folder name of a setting: equal settings on equal stores share one, whatever the grid that they stand in."""
+    spec, weights = to_plain(setting.spec), plan.weights_for(setting)
+    del spec["train"]["seed"]
+    identity = {"spec": spec, "features": [str(path.absolute()) for path in setting.features], "cross_validate": plan.cross_validate}
+    return digest({**identity, "weights": None if weights is None else _sha256(weights)})[:16]
+
+
+@functools.cache
+def _sha256(path: Path) -> str:
+    return sha256_file(path)
+
+
+def train_all(works: Sequence[Work], plan: Plan, title: str = "train") -> list[Trained]:
+    """Train every work; results in their order. Only an interruption or a broken backend is raised, failures are in the results."""
+    results: dict[int, Trained] = {}
+    with Progress(title, len(works), "settings") as progress, _warnings_quiet():
+        for index, result in _each(works, plan):
+            results[index] = result
+            failed = sum(bool(done.failure) for done in results.values())
+            progress.advance(1, f"{failed} failed" if failed else None)
+    return [results[index] for index in range(len(works))]
+
+
+def _each(works: Sequence[Work], plan: Plan) -> Iterator[tuple[int, Trained]]:
+    todo = list(range(len(works)))
+    if len(works) == 1 and plan.backend == "loky":  # its folds and seeds can use the cores themselves
+        yield 0, train_one(works[0], plan, plan.jobs, quiet=False)
+        return
+    jobs = min(workers(plan), len(works))
+    if jobs == 1 and plan.backend == "loky":
+        for index in todo:
+            yield index, train_one(works[index], plan, 1)
+        return
+    from joblib.externals.loky.process_executor import BrokenProcessPool  # what joblib raises when a worker is killed
+
+    try:
+        for index, result in _in_parallel(todo, works, plan, jobs):
+            todo.remove(index)
+            yield index, result
+    except BrokenProcessPool:
+        yield from _one_by_one(todo, works, plan)
+
+
+def _one_by_one(todo: Sequence[int], works: Sequence[Work], plan: Plan) -> Iterator[tuple[int, Trained]]:
+    """After a worker was killed, each work in a process alone, so that the one that kills it is found and the others are done."""
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    for index in todo:
+        try:
+            yield from _in_parallel([index], works, plan, jobs=2)  # with 1 joblib makes no process
+        except BrokenProcessPool as error:
+            yield index, Trained(failure=f"the process that trained it was killed, twice (out of memory?): {str(error).splitlines()[0]}")
+
+
+def _in_parallel(todo: Sequence[int], works: Sequence[Work], plan: Plan, jobs: int) -> Iterator[tuple[int, Trained]]:
+    from joblib import Parallel, delayed
+
+    with cluster(plan):
+        pool = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
+        yield from pool(delayed(_numbered)(index, works[index], plan) for index in list(todo))
+
+
+def _numbered(index: int, work: Work, plan: Plan) -> tuple[int, Trained]:
+    return index, train_one(work, plan, 1)
+
+
+def workers(plan: Plan) -> int:
+    """How many settings at once: what was asked for, else one a core, one on a GPU, and on a cluster all it has."""
+    if plan.jobs:
+        return plan.jobs
+    if plan.backend != "loky":
+        return 10**6  # as many as the cluster takes
+    return len(os.sched_getaffinity(0)) if plan.device == "cpu" else 1
+
+
+@contextlib.contextmanager
+def cluster(plan: Plan) -> Iterator[None]:
+    """joblib uses the plan's backend inside; SpecError where its package or its scheduler is not there."""
+    from joblib import parallel_config
+
+    if plan.backend == "loky":
+        with parallel_config(backend="loky", inner_max_num_threads=1):
+            yield
+        return
+    connection = _connect_dask(plan.scheduler) if plan.backend == "dask" else _connect_ray(plan.scheduler)
+    with connection, parallel_config(backend=plan.backend):
+        yield
+
+
+def _connect_dask(address: str) -> Any:
+    try:
+        from dask.distributed import Client
+    except ImportError:
+        raise SpecError("backend dask needs the package distributed; install it with: pip install 'actioncache[dask]'") from None
+    if not address:
+        raise SpecError("backend dask needs the address of a scheduler: --scheduler tcp://HOST:8786 (started with `dask scheduler`)")
+    try:
+        return Client(address, timeout="20s", set_as_default=True)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise SpecError(f"no Dask scheduler answers at {address}: {error}; start one with `dask scheduler` and workers with it") from None
+
+
+def _connect_ray(address: str) -> Any:
+    try:
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError:
+        raise SpecError("backend ray needs the package ray; install it with: pip install 'actioncache[ray]'") from None
+    register_ray()
+    try:
+        return ray.init(address=address or None, log_to_driver=False, logging_level="error", include_dashboard=False)
+    except (ConnectionError, ValueError) as error:
+        raise SpecError(f"no Ray cluster answers at {address}: {error}; start one with `ray start --head`") from None
+
+
+def train_one(work: Work, plan: Plan, jobs: int, quiet: bool = True) -> Trained:
+    """Train one work (or find it complete) and read its figures; every failure but an interruption becomes a result."""
+    from store.features import FeatureStore
+    from temporal.experiment import train_list
+
+    try:
+        stores = [FeatureStore.open(path) for path in work.setting.features]
+        with contextlib.redirect_stderr(io.StringIO()) if quiet else contextlib.nullcontext():
+            outcome = train_list(
+                stores,
+                work.videos,
+                work.setting.spec,
+                work.path,
+                cross_validate=plan.cross_validate,
+                seeds=plan.seeds,
+                allow_missing=plan.allow_missing,
+                jobs=jobs,
+                device=plan.device,
+                head_weights=plan.weights_for(work.setting),
+            )
+        figures = tuple(seed_figures(seed, run) for seed, run in zip(plan.seeds, outcome.runs, strict=True))
+        return Trained(figures, int(outcome.runs[0].result["videos"]["test"]), len(outcome.missing))
+    except Interrupted:
+        raise
+    except PipelineError as error:
+        return Trained(failure=str(error))
+    except Exception as error:  # a bug or a full machine costs this setting, not the night's sweep
+        return Trained(failure=f"{type(error).__name__}: {error}")
+
+
+def seed_figures(seed: int, run: "Run") -> SeedFigures:
+    """Validation and test figures of a run or a cross-validation; its folds' validation videos count alike."""
+    from temporal.run_dir import FOLDS, VALIDATION
+    from temporal.run_dir import Run as RunFolder
+
+    runs = [RunFolder.open(path) for path in sorted((run.path / FOLDS).glob("fold-*"))] or [run]
+    tables = [each.validation_scores() for each in runs if (each.path / VALIDATION).is_file()]
+    count = sum(len(table) for table in tables)
+    accuracy = sum(hits(table) for table in tables) / count if count else None
+    losses = [loss_sum(table) for table in tables]
+    loss = float(sum(losses)) / count if count and None not in losses else None  # type: ignore[arg-type]
+    epochs = float(np.mean([each.result["epochs"] for each in runs]))
+    return SeedFigures(seed, accuracy, loss, run.result["top1"], epochs, str(run.path))
+
+
+def hits(table: "ScoreTable") -> int:
+    """Videos whose highest score is their label's."""
+    assert table.labels is not None, "a validation part has labels"
+    return int((table.values.argmax(axis=1) == table.labels).sum())
+
+
+def loss_sum(table: "ScoreTable") -> float | None:
+    """Sum over the videos of -log softmax(scores)[label]; None for decision values, which are no logits."""
+    if table.kind == "decision_values" or table.labels is None:
+        return None
+    values = table.values.astype(np.float64)
+    shifted = values - values.max(axis=1, keepdims=True)
+    log_probs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return float(-log_probs[np.arange(len(values)), table.labels].sum())
+
+
+@contextlib.contextmanager
+def _warnings_quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs")  # loky, after a killed worker; handled above
+        yield
