@@ -49,6 +49,7 @@ PROTOCOLS: dict[str, Protocol] = {
         "Zheng, An, Ruan: Multi-Level Recurrent Residual Networks for Action Recognition, 2017",
         ("resnet34-mrrn",),
         {
+            "sequence.samples": ("clips", '"21147 clips for training that each serves as an individual training sample"'),
             "sequence.sampling": ("all", "every frame of a clip is a step"),
             "head.name": ("sru", "equations 2 to 6"),
             "head.hidden": (1024, '"we fix the number of hidden units as 1024 and layers as 3"'),
