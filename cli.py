@@ -8,10 +8,15 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
 from store.errors import Interrupted, PipelineError
+
+if TYPE_CHECKING:
+    from store.scores import ScoreTable
 
 # Help texts stand here so that `actioncache --help` imports no package.
 COMMANDS = {
@@ -31,6 +36,7 @@ COMMANDS = {
         "train-head": ("temporal.commands", "train_head", "Train a light recurrent head from cached features."),
         "heads": ("temporal.heads_commands", "heads", "List the heads, their papers and their own settings."),
         "sweep": ("temporal.sweep_commands", "sweep", "Train every combination of a grid; rank by validation, never by test."),
+        "reproduce": ("temporal.reproduce_commands", "reproduce", "Run a paper's tables and curves; its numbers beside ours."),
         "protocols": ("temporal.protocol_commands", "protocols", "List the papers' settings for train-head."),
         "predict": ("temporal.commands", "predict", "Score videos of a store with a trained head."),
     },
@@ -62,6 +68,14 @@ IDT = {
 }
 
 
+def fuse_tables(tables: "Mapping[str, ScoreTable]", rule: str, weights: Mapping[str, float]) -> "ScoreTable":
+    """Late fusion, for commands of stage two that need it: its package imports none of fusion, so they find this in the context."""
+    from fusion.fuse import fuse
+    from fusion.spec import FuseSpec
+
+    return fuse(tables, FuseSpec(rule=rule, weights=dict(weights)))
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module only when that command is named; ``table`` as COMMANDS."""
 
@@ -89,11 +103,13 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="actioncache", prog_name="actioncache")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Two-stage video action recognition: CNN features once into a cached store, recurrent heads from it in seconds.
 
     LIST -> extract -> store -> train-head -> scores -> fuse -> report
     """
+    context.obj = fuse_tables
 
 
 class IdtGroup(LazyGroup):

@@ -59,8 +59,12 @@ PROTOCOLS: dict[str, Protocol] = {
                 0.5,
                 '"the dropout regularization ratio 0.5 for linear transformations and 0 for connections between RNN layers"',
             ),
+            "head.params": ({"init": "orthogonal"}, '"The orthogonal weight initialization"'),
             "train.optimizer": ("adam", '"Adam optimizer algorithm and CrossEntropyLoss"'),
             "train.learning_rate": (1e-5, '"1e-5 for the first 8 epochs and changed to 1e-6 for the rest"; 1e-4 on the low and mid level'),
+            "train.schedule": ("step", "as above"),
+            "train.milestones": ((8,), "as above"),
+            "train.decay": (0.1, "as above"),
             "train.epochs": (12, '"for 12 epochs over the entire datasets"'),
             "train.batch_size": (28, '"mini-batch size 28"'),
             "train.validation": (0.0, "choice: a fixed number of epochs needs no validation part"),
@@ -119,6 +123,10 @@ def protocol_text(name: str) -> str:
 
 def _flag(dotted: str, value: Any) -> str:
     flag = dotted.replace("_", "-")
+    if isinstance(value, dict):
+        return f"--{flag} " + ",".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, tuple):
+        return f"--{flag} " + ",".join(map(str, value))
     if isinstance(value, bool):
         return f"--{flag}" if value else f"--no-{flag}"
     return f"--{flag} {value:g}" if isinstance(value, float) else f"--{flag} {value}"

@@ -7,10 +7,10 @@ import click
 
 from store.errors import SpecError
 from store.files import safe_name
-from store.list_commands import list_options
+from store.list_commands import list_options, whole_numbers
 from store.options import merge, resolve, spec_options
 from store.videos import VideoList
-from temporal.commands import device_option, head_weights_option, missing_option, parse_seeds, protocol_option
+from temporal.commands import device_option, head_weights_option, missing_option, protocol_option
 from temporal.grid import combinations, parse_axis
 from temporal.many import BACKENDS, Backend, Plan
 from temporal.protocols import protocol
@@ -96,7 +96,7 @@ def sweep(
     axes = [parse_axis(each) for each in grid]
     base = merge(protocol(protocol_name), overrides)
     settings = combinations(axes, base, features)
-    numbers = parse_seeds(seeds) or [resolve(RunSpec, base).train.seed]
+    numbers = whole_numbers(seeds, "--seeds") or [resolve(RunSpec, base).train.seed]
     plan = Plan(tuple(numbers), cross_validate, allow_missing, jobs, device, cast("Backend", backend), scheduler, head_weights)
     if head_weights and not any(map(plan.weights_for, settings)):
         raise SpecError("--head-weights is given, but no head of the grid takes pretrained weights (see `actioncache heads`)")

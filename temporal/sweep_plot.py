@@ -45,10 +45,10 @@ def draw(sweep: Sweep) -> "Figure":
 
 def _best_panel(panel: "Axes", best: list[Row], axes: list[str]) -> None:
     for place, row in enumerate(best):
-        for figure, style in ((row.top1, {"color": GREY, "mfc": "white"}), (row.val_accuracy, {"color": BLUE})):
+        for figure, colour, face in ((row.top1, GREY, "white"), (row.val_accuracy, BLUE, BLUE)):
             if figure is not None:
                 spread = None if figure.deviation is None else 100 * figure.deviation
-                panel.errorbar(100 * figure.mean, place, xerr=spread, fmt="o", capsize=2, markersize=5, linewidth=1, **style)
+                panel.errorbar(100 * figure.mean, place, xerr=spread, fmt="o", capsize=2, markersize=5, linewidth=1, color=colour, mfc=face)
     names = [", ".join(row.setting.labels[name] for name in axes) or "the one setting" for row in best]
     panel.set_yticks(range(len(best)), names, fontsize="small")
     panel.set_ylim(len(best) - 0.5, -0.5)
