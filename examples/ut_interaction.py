@@ -1,9 +1,9 @@
-"""The main job on UT-Interaction set 1, leave one sequence out: features, heads, fusion, and the table of docs/ut_interaction.md.
+"""The main job on UT-Interaction set 1, leave one sequence out: features, every head, fusion, and the table of docs/ut_interaction.md.
 
-    python examples/ut_interaction.py VIDEOS --weights WEIGHTS [--out FOLDER]
+    python examples/ut_interaction.py VIDEOS --weights WEIGHTS [--out FOLDER] [--heads NAME,NAME] [--jobs N]
 
 VIDEOS is the folder of the set's clips (``<index>_<sequence>_<class>.avi``), WEIGHTS an ImageNet MobileNetV2 or ``published``. Everything
-that is there already is kept, so it can be interrupted and run again.
+that is there already is kept, so it can be interrupted and run again, and ``--table`` prints what is there.
 """
 
 import argparse
@@ -15,56 +15,83 @@ from commands import actioncache
 
 PATTERN = r"\d+_(?P<group>\d+)_(?P<label>\d)\.avi"
 CLASSES = "0=shake_hands,1=hug,2=kick,3=point,4=punch,5=push"
-HEADS = ("mean", "mean_std", "lstm", "gru", "res_lstm", "res_gru")
-CROPS = {"": "1", "-tencrop": "10"}
-SEEDS = (0, 1, 2)
+STREAMS = ("rgb", "flow")
+HEADS = ("res_lstm", "mean", "mean_std", "max", "svm", "gru", "lstm", "sru", "res_gru", "res_sru", "temporal_conv", "transformer")
+SEEDS = (0, 1, 2, 3, 4)
 TRAINING = ["--sequence.znorm", "--train.epochs", "60", "--train.patience", "10", "--train.refit"]
 RULES = {"sum": ["--rule", "sum"], "product": ["--rule", "product"], "weighted": ["--rule", "weighted", "--weights", "rgb=1,flow=1.5"]}
+COLUMNS = ("rgb", "flow", "mid sum", "mid product", *(f"late {rule}" for rule in RULES), "product, all seeds")
 
 
 def extract(videos: Path, weights: str, out: Path) -> tuple[Path, dict[str, Path]]:
-    """The list, and the four stores by preset: RGB and flow, centre crop and ten crops."""
+    """The list, and the stores of both streams: the mean of ten crops."""
     listed = out / "ut.csv"
     actioncache("list", videos, "--pattern", PATTERN, "--class-names", CLASSES, "-o", listed)
     stores = {}
-    for preset in (f"mobilenet-{stream}{crops}" for crops in CROPS for stream in ("rgb", "flow")):
+    for stream in STREAMS:
+        preset = f"mobilenet-{stream}-tencrop"
         printed = actioncache("extract", listed, "--preset", preset, "--weights", weights, "--out", out / "features", "--json")
-        stores[preset] = Path(json.loads(printed)["store"])
+        stores[stream] = Path(json.loads(printed)["store"])
     return listed, stores
 
 
-def train(listed: Path, stores: dict[str, Path], out: Path) -> None:
-    """Every head on every store: ten folds, three seeds. A fold's test sequence has no part in anything before it is scored."""
-    seeds = ",".join(map(str, SEEDS))
-    for preset, store in stores.items():
-        for head in HEADS:
-            name = f"{preset.removeprefix('mobilenet-')}-{head}"
-            run = ["train-head", listed, "--features", store, "--name", name, "--out", out / "runs", "--head.name", head, *TRAINING]
-            actioncache(*run, "--cross-validate", "--seeds", seeds)
+def train(listed: Path, stores: dict[str, Path], out: Path, head: str, jobs: int) -> None:
+    """One head on each stream and on both by mid fusion: ten folds, five seeds. A fold's test sequence takes no part in its training."""
+    common = ["--head.name", head, *TRAINING, "--cross-validate", "--seeds", ",".join(map(str, SEEDS)), "--jobs", str(jobs)]
+    streams = ["--grid", "features=" + ",".join(str(stores[stream]) for stream in STREAMS)]
+    actioncache("sweep", listed, "--name", f"streams-{head}", "--out", out / "sweeps", *streams, *common)
+    both = [word for stream in STREAMS for word in ("--features", str(stores[stream]))]
+    actioncache("sweep", listed, "--name", f"mid-{head}", "--out", out / "sweeps", *both, "--grid", "sequence.mid=sum,product", *common)
 
 
-def scores(out: Path, crops: str, head: str, seed: int) -> dict[str, Path]:
-    """Score tables of one head and seed by name: both streams and every fusion of them."""
-    streams = {stream: out / "runs" / f"{stream}{crops}-{head}" / f"seed-{seed}" / "scores.npz" for stream in ("rgb", "flow")}
-    named = [f"{stream}={path}" for stream, path in streams.items()]
-    fused = {rule: out / "scores" / f"{rule}{crops}-{head}-{seed}.npz" for rule in RULES}
-    for rule, path in fused.items():
-        actioncache("fuse", *named, *RULES[rule], "-o", path, show=False)
-    return streams | fused
+def runs(out: Path, head: str) -> dict[str, Path]:
+    """The folder of each input's five cross-validations, as the sweeps tell."""
+    found = {}
+    for name in ("streams", "mid"):
+        path = out / "sweeps" / f"{name}-{head}" / "sweep.json"
+        for setting in json.loads(path.read_text())["settings"] if path.is_file() else ():
+            mid = setting["spec"]["sequence"]["mid"]
+            stream = next(stream for stream in STREAMS if f"-{stream}-" in Path(setting["features"][0]).name)
+            if not setting["failure"]:
+                found[stream if mid == "none" else f"mid {mid}"] = Path(setting["run"])
+    return found
 
 
-def table(out: Path) -> str:
+def accuracies(out: Path, head: str) -> dict[str, list[float]]:
+    """Top-1 in per cent of each column, a value a seed (one for all seeds together)."""
+    folders = runs(out, head)
+    files = {name: [folder / f"seed-{seed}" / "scores.npz" for seed in SEEDS] for name, folder in folders.items()}
+    if all(stream in folders for stream in STREAMS):
+        for rule, words in RULES.items():
+            files[f"late {rule}"] = [out / "scores" / f"{rule}-{head}-{seed}.npz" for seed in SEEDS]
+            for at, fused in enumerate(files[f"late {rule}"]):
+                actioncache("fuse", *(f"{stream}={files[stream][at]}" for stream in STREAMS), *words, "-o", fused, show=False)
+        everything = out / "scores" / f"all-{head}.npz"
+        tables = [f"{stream}{seed}={file}" for stream in STREAMS for seed, file in zip(SEEDS, files[stream], strict=True)]
+        actioncache("fuse", *tables, "--rule", "product", "-o", everything, show=False)
+        files["product, all seeds"] = [everything]
+    named = {f"{name}:{at}": file for name, paths in files.items() for at, file in enumerate(paths)}
+    if not named:
+        return {}
+    printed = actioncache("evaluate", *(f"{name}={path}" for name, path in named.items()), "--json", show=False)
+    top1 = {row["name"]: 100 * row["top1"] for row in json.loads(printed)}
+    return {name: [top1[f"{name}:{at}"] for at in range(len(paths))] for name, paths in files.items()}
+
+
+def table(out: Path, heads: tuple[str, ...]) -> str:
     """Markdown: top-1 accuracy in per cent, mean and deviation over the seeds."""
-    columns = ["rgb", "flow", *RULES]
-    lines = ["| crops | head | " + " | ".join(columns) + " |", "| --- | --- |" + " ---: |" * len(columns)]
-    for crops, number in CROPS.items():
-        for head in HEADS:
-            inputs = {f"{name}-{seed}": path for seed in SEEDS for name, path in scores(out, crops, head, seed).items()}
-            printed = actioncache("evaluate", *(f"{name}={path}" for name, path in inputs.items()), "--json", show=False)
-            top1 = {row["name"]: 100 * row["top1"] for row in json.loads(printed)}
-            cells = [[top1[f"{column}-{seed}"] for seed in SEEDS] for column in columns]
-            lines.append(f"| {number} | {head} | " + " | ".join(f"{mean(cell):.1f} ± {stdev(cell):.1f}" for cell in cells) + " |")
+    lines = ["| head | " + " | ".join(COLUMNS) + " |", "| --- |" + " ---: |" * len(COLUMNS)]
+    for head in heads:
+        found = accuracies(out, head)
+        cells = [_cell(found.get(column, [])) for column in COLUMNS]
+        lines.append(f"| {head} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _cell(values: list[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.1f}" if values else ""
+    return f"{mean(values):.1f} ± {stdev(values):.1f}"
 
 
 def main() -> None:
@@ -73,10 +100,16 @@ def main() -> None:
     parser.add_argument("videos", type=Path)
     parser.add_argument("--weights", required=True)
     parser.add_argument("--out", type=Path, default=Path("ut"))
+    parser.add_argument("--heads", default=",".join(HEADS))
+    parser.add_argument("--jobs", type=int, default=0)
+    parser.add_argument("--table", action="store_true", help="only print the table of what is there")
     arguments = parser.parse_args()
-    listed, stores = extract(arguments.videos, arguments.weights, arguments.out)
-    train(listed, stores, arguments.out)
-    print(table(arguments.out))
+    heads = tuple(arguments.heads.split(","))
+    if not arguments.table:
+        listed, stores = extract(arguments.videos, arguments.weights, arguments.out)
+        for head in heads:
+            train(listed, stores, arguments.out, head, arguments.jobs)
+    print(table(arguments.out, heads))
 
 
 if __name__ == "__main__":
