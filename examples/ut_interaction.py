@@ -16,7 +16,21 @@ from commands import actioncache
 PATTERN = r"\d+_(?P<group>\d+)_(?P<label>\d)\.avi"
 CLASSES = "0=shake_hands,1=hug,2=kick,3=point,4=punch,5=push"
 STREAMS = ("rgb", "flow")
-HEADS = ("res_lstm", "mean", "mean_std", "max", "svm_mean", "svm_mean_std", "gru", "lstm", "sru", "res_gru", "res_sru", "temporal_conv", "transformer")
+HEADS = (
+    "res_lstm",
+    "mean",
+    "mean_std",
+    "max",
+    "svm_mean",
+    "svm_mean_std",
+    "gru",
+    "lstm",
+    "sru",
+    "res_gru",
+    "res_sru",
+    "temporal_conv",
+    "transformer",
+)
 SEEDS = (0, 1, 2, 3, 4)
 TRAINING = ["--sequence.znorm", "--train.epochs", "60", "--train.patience", "10", "--train.refit"]
 RULES = {"sum": ["--rule", "sum"], "product": ["--rule", "product"], "weighted": ["--rule", "weighted", "--weights", "rgb=1,flow=1.5"]}

@@ -1,6 +1,7 @@
 """Lakhal et al. 2018, Residual Stacked RNNs for Action Recognition: Fig. 3, Tables 1, 2 and 5."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from temporal.papers import HMDB, UCF, Fuse, How, Line, Paper, Scores, Table, Train
 from temporal.papers.inputs import Facts, choose_units
@@ -16,7 +17,7 @@ def tables(facts: Facts) -> list[Table]:
     return [_hidden(facts), _size(facts), _depth(base), _steps(base), _fusion(base), _final(base, facts.scores)]
 
 
-def _rgb(varied: dict, base: dict) -> Train:
+def _rgb(varied: dict[str, Any], base: dict[str, Any]) -> Train:
     return Train((("rgb", ""),), varied, base)
 
 
@@ -31,7 +32,7 @@ def _hidden(facts: Facts) -> Table:
     lines = []
     for size in SIZES:
         varied = {"head.name": "lstm", "head.layers": 1, "sequence.projection": "none", "head.hidden": facts.units(size)}
-        lines.append(Line(("LSTM", str(facts.units(size))), _rgb(varied, {})))
+        lines.append(Line(("LSTM", str(size)), _rgb(varied, {})))
     said = "“The best validation performance of the model increased before h = 1024 and stagnated after”. The figure has no numbers."
     return Table("Fig. 3 (a)", "Hidden units of an LSTM, without PCA", said, ("head", "hidden units"), tuple(lines), curve=True)
 
@@ -39,9 +40,10 @@ def _hidden(facts: Facts) -> Table:
 def _size(facts: Facts) -> Table:
     lines = []
     for head in ("res_lstm", "lstm"):
-        for units in map(facts.units, SIZES):
+        for size in SIZES:
+            units = facts.units(size)
             varied = {"head.name": head, "sequence.width": units, "head.hidden": units}
-            lines.append(Line((KINDS[head], str(units)), _too_wide(facts, units) or _rgb(varied, {})))
+            lines.append(Line((KINDS[head], str(size)), _too_wide(facts, units) or _rgb(varied, {})))
     said = (
         "Features through PCA to d_m, two layers, with and without the residual connections: “the residual connections help "
         "generalization in both datasets”. The figure has no numbers."
@@ -49,7 +51,7 @@ def _size(facts: Facts) -> Table:
     return Table("Fig. 3", "Size d_m with and without residual connections", said, ("head", "d_m"), tuple(lines), curve=True)
 
 
-def _depth(base: dict) -> Table:
+def _depth(base: dict[str, Any]) -> Table:
     lines = [Line((text, str(n)), _rgb({"head.name": head, "head.layers": n}, base)) for head, text in KINDS.items() for n in (2, 3, 4)]
     said = (
         "“Stacking only two layers provides the best depth for the residual model”; “even when dropping on performance, the residual RNN "
@@ -58,18 +60,18 @@ def _depth(base: dict) -> Table:
     return Table("Fig. 3 (b, c)", "Layers with and without residual connections", said, ("head", "layers"), tuple(lines), curve=True)
 
 
-def _steps(base: dict) -> Table:
+def _steps(base: dict[str, Any]) -> Table:
     published = {5: (59.5, 77.9), 15: (60.2, 79.9), 25: (61.5, 79.5), 35: (61.4, 80.9)}
     lines = [Line(("Res-LSTM", str(t)), _rgb({"sequence.steps": t}, base), {HMDB: h, UCF: u}) for t, (h, u) in published.items()]
     said = "“T = 25 and T = 35 are the best choices for HMDB-51 and UCF-101, respectively” (C3D features)."
     return Table("Table 1", "Sequence length T", said, ("head", "T"), tuple(lines), curve=True)
 
 
-def _late(base: dict, rule: str, weights: dict[str, float] | None = None) -> Fuse:
+def _late(base: dict[str, Any], rule: str, weights: dict[str, float] | None = None) -> Fuse:
     return Fuse({"rgb": _rgb({}, base), "flow": Train((("flow", ""),), {}, base)}, rule, weights or {})
 
 
-def _fusion(base: dict) -> Table:
+def _fusion(base: dict[str, Any]) -> Table:
     def mid(op: str) -> Train:
         return Train((("rgb", ""), ("flow", "")), {"sequence.mid": op}, base)
 
@@ -84,7 +86,7 @@ def _fusion(base: dict) -> Table:
     return Table("Table 2", "Mid and late fusion of RGB and flow", said, ("fusion", "by"), tuple(lines))
 
 
-def _final(base: dict, scores: Sequence[str]) -> Table:
+def _final(base: dict[str, Any], scores: Sequence[str]) -> Table:
     product = _late(base, "product")
     with_idt: How | str = Fuse({"two-stream": product, "idt": Scores("idt")}, "product")
     if "idt" not in scores:

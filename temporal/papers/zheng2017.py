@@ -21,7 +21,7 @@ def tables(facts: Facts) -> list[Table]:
     return [_hyper_parameters(facts), _levels(facts), _fused(facts)]
 
 
-def _level(facts: Facts, level: str, varied: dict) -> Train:
+def _level(facts: Facts, level: str, varied: dict[str, Any]) -> Train:
     base: dict[str, Any] = {"head.hidden": facts.units(1024)}
     if level != "high":
         base["train.learning_rate"] = FASTER
@@ -37,7 +37,7 @@ def _hyper_parameters(facts: Facts) -> Table:
     for units, row in TABLE_1.items():
         for layers, published in zip(LAYERS, row, strict=True):
             train = _level(facts, "high", {"head.layers": layers, "head.hidden": facts.units(units)})
-            lines.append(Line((f"{facts.units(units)} units", str(layers)), train, {HMDB: published}))
+            lines.append(Line((f"{units} units", str(layers)), train, {HMDB: published}))
     said = "“We fix the number of hidden units as 1024 and layers as 3.” High level, first split of HMDB-51."
     return Table("Table 1", "SRU layers and units", said, ("hidden units", "layers"), tuple(lines), curve=True)
 
