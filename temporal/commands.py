@@ -44,6 +44,11 @@ protocol_option = click.option(
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
 @click.option("--cross-validate", is_flag=True, help="Leave out one group of the list at a time; scores of all videos, each unseen.")
 @click.option("--seeds", default="", metavar="N,N,...", help="Several seeds, e.g. 0,1,2: one run each in OUT/NAME/seed-N.")
+@click.option(
+    "--together",
+    is_flag=True,
+    help="Train several seeds, folds or splits as one batched program (pooling and recurrent heads), not in JOBS.",
+)
 @missing_option
 @click.option("--force", is_flag=True, help="Train again what is there already, and replace runs made from other settings.")
 @click.option("--jobs", type=click.IntRange(0), default=0, help="Processes for several folds, splits or seeds. [default: one a core]")
@@ -68,6 +73,7 @@ def train_head(
     out: Path,
     cross_validate: bool,
     seeds: str,
+    together: bool,
     allow_missing: bool,
     force: bool,
     jobs: int,
@@ -91,8 +97,10 @@ def train_head(
     path, numbers = out / safe_name(name, "run name"), whole_numbers(seeds, "--seeds")
     if 0 not in lists and cross_validate:
         raise click.UsageError("--cross-validate cuts one list into folds itself; leave --splits out")
+    if together and not (numbers or cross_validate or len(lists) > 1):
+        raise click.UsageError("--together is for several heads; give --seeds, --splits or --cross-validate, or leave it out")
     with stop_signals("saving the state of the training, then stopping") as stopped:
-        settings = (numbers, allow_missing, force, jobs, device, head_weights, stopped, checkpoint_seconds, tensorboard)
+        settings = (numbers, allow_missing, force, jobs, device, head_weights, stopped, checkpoint_seconds, tensorboard, together)
         if 0 in lists:
             outcomes = [train_list(stores, lists[0], spec, path, cross_validate, *settings)]
         else:

@@ -1,9 +1,9 @@
 """The epochs of one head: batches, steps, early stopping; resumable between any two batches to the identical result."""
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, closing, nullcontext
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -13,12 +13,35 @@ from torch.nn import functional
 from store.errors import TrainingError
 from temporal.batches import Batch, Samples
 from temporal.checkpoint import Checkpoint, Keeper
+from temporal.recurrence import widened
 from temporal.schedule import learning_rate
 from temporal.spec import TrainSpec
 
 Epoch = dict[str, Any]  # one line of metrics.jsonl
 OnEpoch = Callable[[Epoch], None]
 Evaluate = Callable[[nn.Module], dict[str, float]]  # val_loss and val_accuracy
+T = TypeVar("T")
+
+
+class Step(NamedTuple):
+    """An update that a training waits for: with what it is at, on a batch."""
+
+    training: "Training"
+    batch: Batch
+
+
+InSteps = Generator[Step, None, T]  # work that pauses at every update of a head, so that several can be done together, and gives a T
+
+
+def one_by_one(work: InSteps[T]) -> T:
+    """Do every update of ``work`` as it comes."""
+    with closing(work):
+        while True:
+            try:
+                training, batch = next(work)
+            except StopIteration as end:
+                return end.value
+            training.step(batch)
 
 
 class Training:
@@ -55,12 +78,12 @@ class Training:
         waited = self.epoch - 1 - self.best_epoch if self.evaluate else 0
         return self.epoch > self.last_epoch or waited >= self.spec.patience
 
-    def run(self, keeper: Keeper, on_epoch: OnEpoch | None) -> None:
+    def run(self, keeper: Keeper, on_epoch: OnEpoch | None) -> InSteps[None]:
         """Train until ``finished``, from where ``keeper`` knows that it was left; the head then has the best epoch's weights."""
         if (left := keeper.load(self.phase)) is not None:
             self.resume(left)
         while not self.finished:
-            record = self._one_epoch(keeper)
+            record = yield from self._one_epoch(keeper)
             self.history.append(record)
             keeper.record([*self.before, *self.history])
             if on_epoch:
@@ -70,7 +93,7 @@ class Training:
         if self.best_state is not None:
             self.head.load_state_dict(self.best_state)
 
-    def _one_epoch(self, keeper: Keeper) -> Epoch:
+    def _one_epoch(self, keeper: Keeper) -> InSteps[Epoch]:
         spec, size = self.spec, self.spec.batch_size
         self.head.train()
         self.generator.bit_generator.state = self.drawn_from
@@ -80,7 +103,7 @@ class Training:
             if keeper.due():
                 keeper.save(self.phase, self.checkpoint())
             set_rate(self.optimizer, learning_rate(spec, (self.epoch - 1) * steps + self.batch, steps))
-            self._step(batch)
+            yield Step(self, batch)
             self.batch += 1
         loss, hits = (self.totals / len(order)).tolist()
         record: Epoch = {"phase": self.phase, "epoch": self.epoch, "train_loss": loss, "train_accuracy": hits}
@@ -93,18 +116,22 @@ class Training:
         self.totals.zero_()
         return record
 
-    def _step(self, batch: Batch) -> None:
+    def step(self, batch: Batch) -> None:
         """One update; nothing here waits for the device."""
         self.optimizer.zero_grad(set_to_none=True)
         with arithmetic(self.spec, batch.x.device):
             scores = self.head(batch.x, batch.lengths)
-        loss = functional.cross_entropy(scores.float(), batch.labels, label_smoothing=self.spec.label_smoothing)
+        loss = functional.cross_entropy(widened(scores), batch.labels, label_smoothing=self.spec.label_smoothing)
         loss.backward()
+        self.update(loss.detach() * len(batch.labels), count_hits(scores.detach(), batch.labels))
+
+    def update(self, loss: Tensor, hits: Tensor) -> None:
+        """The step of the optimizer, by the gradients that the head's weights have; what the batch adds to the epoch's totals."""
         if self.spec.gradient_clip:
             nn.utils.clip_grad_norm_(self.head.parameters(), self.spec.gradient_clip)
         self.optimizer.step()
-        self.totals[0] += loss.detach() * len(batch.labels)
-        self.totals[1] += count_hits(scores.detach(), batch.labels)
+        self.totals[0] += loss
+        self.totals[1] += hits
 
     def _validate(self, evaluate: Evaluate) -> dict[str, float]:
         found = evaluate(self.head)

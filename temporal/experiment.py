@@ -71,16 +71,18 @@ def train_list(
     stopped: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     tensorboard: bool = False,
+    together: bool = False,
 ) -> Outcome:
     """Everything that ``actioncache train-head`` does with one list.
 
     ``path``: the run folder. ``cross_validate``: leave out each group in turn. ``seeds``: none, or one run a seed in ``seed-<n>/``.
     ``jobs``: processes for several folds or seeds (one thread each), 0 for one a core. What is complete already is skipped; what was left
     half-done goes on where it was saved, every ``checkpoint_seconds`` and, before ``Interrupted`` is raised, once ``stopped()``.
+    ``together``: several folds or seeds as one batched program in this process, see ``temporal.together``.
     """
     _check_layout(path, "seed" if seeds else "")
     running = Running(device, checkpoint_seconds, stopped, tensorboard=tensorboard)
-    work = _work(stores, videos, spec, path, cross_validate, seeds, allow_missing, force, head_weights)
+    work = _work(stores, videos, spec, path, cross_validate, seeds, allow_missing, force, head_weights, together)
     _train([work], stores, spec, running, jobs, alone=not seeds and not cross_validate)
     return _outcome(work, seeds)
 
@@ -99,6 +101,7 @@ def train_splits(
     stopped: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     tensorboard: bool = False,
+    together: bool = False,
 ) -> list[Outcome]:
     """The runs of several splits of the same videos, number -> list, in ``split-<n>/``, and their mean in summary.json.
 
@@ -107,7 +110,7 @@ def train_splits(
     _check_layout(path, "split")
     running = Running(device, checkpoint_seconds, stopped, tensorboard=tensorboard)
     works = [
-        _work(stores, videos, spec, path / f"split-{number}", False, seeds, allow_missing, force, head_weights)
+        _work(stores, videos, spec, path / f"split-{number}", False, seeds, allow_missing, force, head_weights, together)
         for number, videos in lists.items()
     ]
     _train(works, stores, spec, running, jobs, alone=False)
@@ -127,6 +130,7 @@ def _work(
     allow_missing: bool,
     force: bool,
     head_weights: Path | None,
+    together: bool,
 ) -> _Work:
     safe_name(path.name, "run name")
     if head_weights is not None:
@@ -138,7 +142,7 @@ def _work(
     if absent:
         left_out = set(absent)
         videos = videos.subset([video.id for video in videos if video.id not in left_out])
-    source = describe_source(stores, levels, videos, absent)
+    source = replace(describe_source(stores, levels, videos, absent), together=together)
     parts = leave_one_group_out([video.group for video in videos]) if cross_validate else [list_part(videos)]
     specs = [replace(spec, train=replace(spec.train, seed=seed)) for seed in seeds] or [spec]
     folders = [path / f"seed-{seed}" for seed in seeds] or [path]

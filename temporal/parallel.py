@@ -15,8 +15,9 @@ from store.errors import Interrupted
 from store.progress import Progress
 from temporal.params import head_info
 from temporal.sequences import Sequences
-from temporal.task import Running, Source, Task, train_part
+from temporal.task import Running, Source, Task, train_in_steps, train_part
 
+TOGETHER = 16  # heads in one batched program at most
 POLL_SECONDS = 0.2  # between two looks for a signal
 
 
@@ -32,8 +33,8 @@ def train_all(jobs: Sequence[Job], running: Running, processes: int, alone: bool
     """Train every head into its folder, with progress on stderr.
 
     ``alone``: one head that was asked for by itself; it has all threads. Any other has one thread, in whatever number of ``processes``
-    (0: one a core), so that the result does not depend on how many run or are left. Raises ``Interrupted``, with the state of every head
-    saved, once ``running.stopped()``.
+    (0: one a core), so that the result does not depend on how many run or are left; or many are one program, where their source says so.
+    Raises ``Interrupted``, with the state of every head saved, once ``running.stopped()``.
     """
     if alone:
         spec = jobs[0].task.spec
@@ -43,11 +44,26 @@ def train_all(jobs: Sequence[Job], running: Running, processes: int, alone: bool
         return
     processes = min(processes or len(os.sched_getaffinity(0)), len(jobs)) if running.device == "cpu" else 1
     with Progress("train", len(jobs), "heads") as progress:
-        for done in _one_by_one(jobs, running) if processes == 1 else _in_processes(jobs, running, processes):
+        for done in _some_way(jobs, running, processes, progress):
             if done:
                 progress.advance()
     if left := len(jobs) - progress.done:
         raise Interrupted(f"interrupted with {left} of {len(jobs)} heads left; the same command goes on where they stopped")
+
+
+def _some_way(jobs: Sequence[Job], running: Running, processes: int, progress: Progress) -> Iterator[bool]:
+    if jobs[0].source.together:
+        return _together(jobs, replace(running, on_epoch=lambda record: progress.advance(0, f"epoch {record['epoch']}")))
+    return _one_by_one(jobs, running) if processes == 1 else _in_processes(jobs, running, processes)
+
+
+def _together(jobs: Sequence[Job], running: Running) -> Iterator[bool]:
+    """Up to ``TOGETHER`` at a time as one program, with all threads."""
+    from temporal.together import all_together
+
+    for start in range(0, len(jobs), TOGETHER):
+        works = [train_in_steps(*job, running) for job in jobs[start : start + TOGETHER]]
+        yield from (run is not None for run in all_together(works, running.device))
 
 
 def _one_by_one(jobs: Sequence[Job], running: Running) -> Iterator[bool]:

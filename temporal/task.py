@@ -19,7 +19,7 @@ from temporal.workplace import CHECKPOINT_SECONDS, Workplace, workplace
 
 if TYPE_CHECKING:
     from store.videos import VideoList
-    from temporal.epochs import OnEpoch
+    from temporal.epochs import InSteps, OnEpoch
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Source:
     list_digest: str
     classes: tuple[str, ...]
     missing: tuple[str, ...]
+    together: bool = False  # trained with others as one program, which may change last bits
 
     def identity(self, spec: RunSpec, part: str) -> dict[str, Any]:
         """What must be equal for two runs to be the same one."""
@@ -40,6 +41,7 @@ class Source:
             "list": self.list_digest,
             "classes": list(self.classes),
             "part": part,
+            **({"together": True} if self.together else {}),
         }
 
 
@@ -76,6 +78,13 @@ def describe_source(stores: Sequence[FeatureSource], levels: Sequence[str], vide
 
 
 def train_part(task: Task, sequences: Sequences, source: Source, running: Running = Running()) -> Run:
+    """``train_in_steps``, all at once."""
+    from temporal.epochs import one_by_one
+
+    return one_by_one(train_in_steps(task, sequences, source, running))
+
+
+def train_in_steps(task: Task, sequences: Sequences, source: Source, running: Running = Running()) -> "InSteps[Run]":
     """Train one head and write its run folder; goes on where a stopped or killed job left it, to the identical result.
 
     Raises ``Interrupted`` once ``running.stopped()``, with the state saved.
@@ -85,22 +94,24 @@ def train_part(task: Task, sequences: Sequences, source: Source, running: Runnin
     check_trainable(sequences.subset(task.part.train))
     identity = source.identity(task.spec, task.part.name)
     with workplace(task.path, identity, running.seconds, running.stopped, running.tensorboard) as place:
-        return _train(task, sequences, source, identity, running, place)
+        return (yield from _train(task, sequences, source, identity, running, place))
 
 
-def _train(task: Task, sequences: Sequences, source: Source, identity: dict[str, Any], running: Running, place: Workplace) -> Run:
-    from temporal.train import fit, refit
+def _train(
+    task: Task, sequences: Sequences, source: Source, identity: dict[str, Any], running: Running, place: Workplace
+) -> "InSteps[Run]":
+    from temporal.train import fit_in_steps, refit_in_steps
 
     spec, part, num_classes, device, on_epoch = task.spec, task.part, len(source.classes), running.device, running.on_epoch
     training, validation = _cut(sequences, part, spec)
-    fitted = fit(training, validation, spec, num_classes, device, on_epoch, "fit", task.weights, place)
+    fitted = yield from fit_in_steps(training, validation, spec, num_classes, device, on_epoch, "fit", task.weights, place)
     origin = {"run": task.path.name, "run_digest": digest(identity), "features": source.features, "part": part.name}
     tables = {}
     if validation is not None:
         tables[VALIDATION] = fitted_table(fitted, validation, spec, source.classes, {**origin, "of": "validation part"}, device)
         if spec.train.refit:
             whole = sequences.subset(np.sort(np.concatenate([part.train, part.validation])))
-            fitted = refit(fitted, whole, spec, num_classes, device, on_epoch, task.weights, place)
+            fitted = yield from refit_in_steps(fitted, whole, spec, num_classes, device, on_epoch, task.weights, place)
     if len(part.test):
         tables[SCORES] = fitted_table(fitted, sequences.subset(part.test), spec, source.classes, {**origin, "of": "test part"}, device)
     result = {

@@ -15,7 +15,7 @@ from store.errors import TrainingError
 from store.scores import Kind
 from temporal.batches import Samples, padded
 from temporal.checkpoint import Keeper
-from temporal.epochs import Epoch, OnEpoch, Training, count_hits
+from temporal.epochs import Epoch, InSteps, OnEpoch, Training, count_hits, one_by_one
 from temporal.heads import build_head
 from temporal.projection import Projection, projection_for
 from temporal.scoring import score_kind, video_scores
@@ -50,6 +50,22 @@ def fit(
     keeper: Keeper = NOTHING_KEPT,
     before: Fitted | None = None,
 ) -> Fitted:
+    """``fit_in_steps``, all at once."""
+    return one_by_one(fit_in_steps(training, validation, spec, num_classes, device, on_epoch, phase, weights, keeper, before))
+
+
+def fit_in_steps(
+    training: Sequences,
+    validation: Sequences | None,
+    spec: RunSpec,
+    num_classes: int,
+    device: str = "cpu",
+    on_epoch: OnEpoch | None = None,
+    phase: str = "fit",
+    weights: Path | None = None,
+    keeper: Keeper = NOTHING_KEPT,
+    before: Fitted | None = None,
+) -> InSteps[Fitted]:
     """Fit projection and head on ``training``; with ``validation`` stop early and give the weights of its lowest loss.
 
     ``weights``: pretrained weights that the head starts from, where it takes any. ``keeper``: where the training is saved, and may go on
@@ -74,7 +90,7 @@ def fit(
             evaluate = None if held_out is None else partial(_evaluate, data=held_out, kind=score_kind(spec))
             last_epoch = before.best_epoch if before else spec.train.epochs
             loop = Training(head, data, spec.train, phase, last_epoch, evaluate, earlier)
-            loop.run(keeper, on_epoch)
+            yield from loop.run(keeper, on_epoch)
             history, best_epoch = loop.history, loop.best_epoch
     return Fitted(head.eval(), projection, earlier + history, best_epoch)
 
@@ -89,10 +105,24 @@ def refit(
     weights: Path | None = None,
     keeper: Keeper = NOTHING_KEPT,
 ) -> Fitted:
+    """``refit_in_steps``, all at once."""
+    return one_by_one(refit_in_steps(fitted, training, spec, num_classes, device, on_epoch, weights, keeper))
+
+
+def refit_in_steps(
+    fitted: Fitted,
+    training: Sequences,
+    spec: RunSpec,
+    num_classes: int,
+    device: str,
+    on_epoch: OnEpoch | None,
+    weights: Path | None = None,
+    keeper: Keeper = NOTHING_KEPT,
+) -> InSteps[Fitted]:
     """Train anew on ``training`` (training and validation part) for the number of epochs that ``fitted`` found; histories are joined."""
     if isinstance(fitted.head, Solvable):
         spec = with_choice(spec, fitted.history, fitted.best_epoch)
-    again = fit(training, None, spec, num_classes, device, on_epoch, "refit", weights, keeper, fitted)
+    again = yield from fit_in_steps(training, None, spec, num_classes, device, on_epoch, "refit", weights, keeper, fitted)
     return replace(again, best_epoch=fitted.best_epoch)
 
 

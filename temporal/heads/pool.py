@@ -38,6 +38,8 @@ POOLS = {"mean": (mean_over_time, 1), "mean_std": (mean_and_deviation, 2), "max"
 class PoolHead(nn.Module):
     """scores = W pool(x_1..x_T) + b."""
 
+    seeds_together = True
+
     def __init__(self, input_width: int, num_classes: int, spec: HeadSpec, pool: str) -> None:
         super().__init__()
         self.pool, copies = POOLS[pool]

@@ -10,6 +10,7 @@ from temporal.recurrence.equations import gru_equations, lstm_equations, sru_equ
 from temporal.recurrence.gru import fast_gru
 from temporal.recurrence.layers import Kind, LayerOptions, RecurrentLayer, RecurrentStack, SRULayer
 from temporal.recurrence.lstm import fast_lstm
+from temporal.recurrence.seeds import widened
 from temporal.recurrence.sru import fast_sru
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "gru_equations",
     "lstm_equations",
     "sru_equations",
+    "widened",
 ]

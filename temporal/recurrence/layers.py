@@ -35,11 +35,15 @@ class LayerOptions:
 
 
 class RecurrentLayer(nn.Module):
-    """One LSTM or GRU layer, x [T, B, D] -> m [T, B, H]; ``cell`` is the torch module that holds the weights and, on a GPU, runs."""
+    """One LSTM or GRU layer, x [T, B, D] -> m [T, B, H]; ``cell`` is the torch module that holds the weights and, on a GPU, runs.
+
+    With ``own`` it does not run on a GPU either: what runs can then be batched over seeds.
+    """
 
     def __init__(self, kind: Literal["lstm", "gru"], input_width: int, hidden: int, options: LayerOptions | None = None) -> None:
         super().__init__()
         self.kind = kind
+        self.own = False
         self.cell: nn.RNNBase = nn.LSTM(input_width, hidden) if kind == "lstm" else nn.GRU(input_width, hidden)
         if options is not None and options.init == "orthogonal":
             for weight in self.weights()[:2]:
@@ -51,7 +55,7 @@ class RecurrentLayer(nn.Module):
         return w_x, w_h, b_x, b_h
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" and not self.own:
             return self.cell(x)[0]
         return (fast_lstm if self.kind == "lstm" else fast_gru)(x, *self.weights())
 

@@ -1,6 +1,6 @@
 """How ``torch.func.vmap`` over seeds meets the recurrences: its dimension becomes their own dimension of seeds."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,9 @@ def one_seed(*tensors: Tensor | None) -> list[Tensor | None]:
     return [None if tensor is None else tensor.unsqueeze(0) for tensor in tensors]
 
 
-def widened(tensor: Tensor | None) -> Tensor | None:
+T = TypeVar("T", Tensor, None)
+
+
+def widened(tensor: T) -> T:
     """bfloat16 and float16 as float32, in which sums and gates are computed; others as they are."""
     return tensor.float() if tensor is not None and tensor.dtype in (torch.bfloat16, torch.float16) else tensor
