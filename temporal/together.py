@@ -8,7 +8,7 @@ added up in another order than alone, so the results are equal to the precision 
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ def can_train_together(head: nn.Module) -> bool:
     return bool(getattr(head, "seeds_together", False))
 
 
-class _Seat:
+class _Seat(Generic[T]):
     """One work, the state of torch's generators that belongs to it, and the step that it waits for."""
 
     def __init__(self, work: "InSteps[T]", device: str) -> None:

@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from temporal.recurrence.products import input_gradient, input_products, products_dtype, recurrent_product, weight_gradient
-from temporal.recurrence.seeds import one_seed, seeds_first, widened
+from temporal.recurrence.seeds import one_seed, seeds_first
 from temporal.recurrence.steps import Buffers, at, keep_low, step_of, tensor
 
 
 def fast_gru(x: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor, b_h: Tensor) -> Tensor:
     """``gru_equations`` with all input products at once and a gradient written by hand. x [T, B, D] -> [T, B, H]."""
-    tensors = one_seed(*(widened(each) for each in (x, w_x, w_h, b_x, b_h)))
+    tensors = one_seed(x, w_x, w_h, b_x, b_h)
     return _FastGRU.apply(*tensors, products_dtype(x))[0].squeeze(0).to(x.dtype)
 
 

@@ -1,6 +1,6 @@
 """How ``torch.func.vmap`` over seeds meets the recurrences: its dimension becomes their own dimension of seeds."""
 
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,13 +26,10 @@ def seeds_first(function: Any, info: Any, in_dims: tuple[Any, ...], inputs: tupl
 
 
 def one_seed(*tensors: Tensor | None) -> list[Tensor | None]:
-    """Each with a dimension of one seed in front."""
-    return [None if tensor is None else tensor.unsqueeze(0) for tensor in tensors]
+    """Each, ``widened``, with a dimension of one seed in front."""
+    return [None if tensor is None else widened(tensor).unsqueeze(0) for tensor in tensors]
 
 
-T = TypeVar("T", Tensor, None)
-
-
-def widened(tensor: T) -> T:
+def widened(tensor: Tensor) -> Tensor:
     """bfloat16 and float16 as float32, in which sums and gates are computed; others as they are."""
-    return tensor.float() if tensor is not None and tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

@@ -13,12 +13,12 @@ from torch.autograd.function import once_differentiable
 
 from temporal.recurrence.native import Kernel, available
 from temporal.recurrence.products import input_gradient, input_products, products_dtype, weight_gradient
-from temporal.recurrence.seeds import one_seed, seeds_first, widened
+from temporal.recurrence.seeds import one_seed, seeds_first
 
 
 def fast_sru(x: Tensor, weight: Tensor, bias: Tensor, peephole: Tensor | None = None, squash: bool = True, scale: float = 1.0) -> Tensor:
     """``sru_equations`` in one sweep each way. x [T, B, D] -> [T, B, H]."""
-    tensors = one_seed(*(widened(tensor) for tensor in (x, weight, bias, peephole)))
+    tensors = one_seed(x, weight, bias, peephole)
     return _FastSRU.apply(*tensors, squash, scale, products_dtype(x))[0].squeeze(0).to(x.dtype)
 
 

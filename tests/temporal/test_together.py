@@ -81,7 +81,7 @@ def alone(spec: RunSpec, data: Sequences) -> Fitted:
 def test_each_seed_becomes_what_it_becomes_alone(exact: None, head: str) -> None:
     """Validation parts, and so batches, steps of an epoch and the end, differ from seed to seed."""
     data = sequences()
-    specs = [run_spec(head, seed, **({"epochs": 8, "patience": 2} if head == "gru" else {})) for seed in (0, 1, 2)]
+    specs = [run_spec(head, seed, **({"epochs": 8, "patience": 2} if head == "gru" else {})) for seed in (3, 5, 7)]
     found = all_together([work(spec, data) for spec in specs])
     lengths = set()
     for one, spec in zip(found, specs, strict=True):
