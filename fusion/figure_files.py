@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 BLUE, GREEN, RED, GREY, INK = "#2563b8", "#24824f", "#c23b33", "#a9b1ba", "#1b1f24"
 _ROLES = {"truth": BLUE, "right": GREEN, "wrong": RED, "other": GREY}
-_SUFFIXES = (".svg", ".pdf")
+SUFFIXES = (".svg", ".pdf")
 
 
-def write_figures(results: Results, examples: Sequence[Example], folder: Path) -> list[Path]:
+def write_figures(results: Results, examples: Sequence[Example], folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """Write every figure that these results have; the paths of the files."""
     figures = {"accuracy": accuracy(results), "confusion": confusion(results)}
     if results.best_single not in (None, results.best):
@@ -32,7 +32,7 @@ def write_figures(results: Results, examples: Sequence[Example], folder: Path) -
         figures["examples"] = example_bars(examples)
     paths = []
     for name, figure in figures.items():
-        for suffix in _SUFFIXES:
+        for suffix in suffixes:
             path = folder / f"{name}{suffix}"
             with atomic_path(path) as aside:
                 dates: dict[str, Any] = {"Date": None} if suffix == ".svg" else {"CreationDate": None}
