@@ -71,12 +71,16 @@ def accuracy(results: Results) -> "Figure":
     return figure
 
 
-def _matrix(results: Results, values: np.ndarray, colours: str, limit: float, label: str) -> "Figure":
+def _matrix(results: Results, values: np.ndarray, limit: float, label: str) -> "Figure":
     order, breaks, _ = by_categories(results)
     number = len(order)
     side = float(np.clip(0.1 * number, 3.6, 11))
     figure, axes = _figure(side, side)
-    picture = axes.imshow(values[np.ix_(order, order)], cmap=colours, vmin=-limit if colours == "RdYlGn" else 0, vmax=limit)
+    from matplotlib.colors import LinearSegmentedColormap
+
+    signed = bool((values < 0).any())
+    colours = LinearSegmentedColormap.from_list("ours", [RED, "white", GREEN] if signed else ["white", BLUE])
+    picture = axes.imshow(values[np.ix_(order, order)], cmap=colours, vmin=-limit if signed else 0, vmax=limit)
     names = [_name(results.aligned.classes[place]) for place in order]
     size = float(np.clip(72 * side * 0.72 / number, 3.2, 9))
     axes.set_xticks(range(number), names, rotation=90, fontsize=size)
@@ -95,15 +99,16 @@ def confusion(results: Results) -> "Figure":
     """Confusion matrix of the best table in per cent of each row, classes ordered by category where they have one."""
     counts = results.table(results.best).evaluation.confusion
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return _matrix(results, shares, "Blues", 100, f"{_name(results.best)}: per cent of the true class")
+    return _matrix(results, shares, 100, f"{_name(results.best)}: per cent of the true class")
 
 
 def confusion_difference(results: Results) -> "Figure":
-    """Confusion of the best table minus that of the best single stream, in points: on the diagonal green is better."""
+    """Confusion of the best table minus that of the best single stream, in points, signed so that green is better."""
     counts, other = (results.table(str(name)).evaluation.confusion for name in (results.best, results.best_single))
     shares = 100 * (counts - other) / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    better = np.where(np.eye(len(shares), dtype=bool), shares, -shares)  # fewer confusions are better off the diagonal
     limit = max(1.0, float(np.abs(shares).max()))
-    return _matrix(results, shares, "RdYlGn", limit, f"{_name(results.best)} minus {_name(str(results.best_single))}, points")
+    return _matrix(results, better, limit, f"{_name(results.best)} against {_name(str(results.best_single))}, points; green is better")
 
 
 def gain_per_class(results: Results) -> "Figure":
@@ -152,8 +157,10 @@ def example_bars(examples: Sequence[Example]) -> "Figure":
     mpl.rcParams["svg.hashsalt"] = "actioncache"
     columns = min(4, len(examples))
     rows = -(-len(examples) // columns)
-    figure = Figure(figsize=(2.6 * columns, 3.0 * rows))
-    grid = figure.subplots(2 * rows, columns, squeeze=False, gridspec_kw={"height_ratios": [1.3, 1] * rows, "hspace": 0.25, "wspace": 0.15})
+    above_share = 1.3 if any(example.pictures for example in examples) else 0.05
+    figure = Figure(figsize=(2.6 * columns, (1.3 + 1.3 * above_share) * rows))
+    spaces = {"height_ratios": [above_share, 1] * rows, "hspace": 0.25, "wspace": 0.15}
+    grid = figure.subplots(2 * rows, columns, squeeze=False, gridspec_kw=spaces)
     for axes in grid.ravel():
         axes.axis("off")
     for number, example in enumerate(examples):
