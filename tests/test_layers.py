@@ -34,6 +34,8 @@ TORCH_FREE += [
     "fusion/commands.py",
     "fusion/metrics.py",
 ]
+TORCH_FREE += ["extract/idt_commands.py", "fusion/idt_commands.py"]
+TORCH_FREE += sorted(f"{path}/{file.name}" for path in ("extract/trajectories", "fusion/idt") for file in (REPOSITORY / path).glob("*.py"))
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:

@@ -21,7 +21,7 @@ from extract.worker import Emitter, StageError
 from store import failures
 from store.digest import Checked, demand, setting, to_plain
 from store.errors import DecodeError, FeatureError, Interrupted, StoreError
-from store.files import PARTIAL_SUFFIX, write_text
+from store.files import PARTIAL_SUFFIX, remove_asides, write_text
 from store.progress import Progress
 from store.trajectory_format import trajectory_path
 from store.videos import VideoList
@@ -115,6 +115,7 @@ def extract_list(
 def write_trajectories(job: TrajectoryJob, emitter: Emitter) -> Tracked:
     """Track one video and write its file; runs in a worker."""
     cv2.setNumThreads(1)  # the workers are the parallelism
+    remove_asides(job.target)
     found = 0
     try:
         with open_source(job.path, job.decode, on_progress=emitter.alive) as source:
