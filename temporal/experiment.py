@@ -136,7 +136,7 @@ def _work(
     if head_weights is not None:
         spec = replace(spec, head=replace(spec.head, weights=f"sha256:{sha256_file(head_weights)}"))
     levels = resolve_levels(stores, spec.sequence)
-    notes = [] if cross_validate else _notes(videos, spec)
+    notes = weights_notes(stores, spec) + ([] if cross_validate else _notes(videos, spec))
     videos = videos if cross_validate else videos_in_use(videos)
     absent = missing_videos(stores, videos) if allow_missing else []
     if absent:
@@ -218,6 +218,23 @@ def _notes(videos: "VideoList", spec: RunSpec) -> list[str]:
     if spec.train.validation and "val" not in splits and alone:
         notes.append(f"{alone} training videos have no group; each counted as its own when the validation part was cut")
     return notes
+
+
+def weights_notes(stores: Sequence[FeatureSource], spec: RunSpec) -> list[str]:
+    """Whether a head that goes on with a network's maps starts from that network's weights, as far as the stores' specs tell."""
+    if not head_info(spec.head.name).weights:
+        return []
+    if not spec.head.weights:
+        return [
+            f"head {spec.head.name} starts from random weights; --head-weights FILE gives it those of the network that made its features"
+        ]
+    made = [str(getattr(store, "spec", {}).get("weights", "")) for store in stores]
+    return [
+        f"--head-weights is {spec.head.weights[:19]}..., but the features were made with {weights[:19]}...; that is right only if both "
+        "files hold the same weights"
+        for weights in made
+        if weights and not weights.startswith(spec.head.weights)
+    ]
 
 
 def _check_layout(path: Path, kind: str) -> None:

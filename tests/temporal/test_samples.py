@@ -160,12 +160,14 @@ def test_a_recurrent_residual_run_trains_from_maps_and_predicts(make_store, orde
     import torch
     import torchvision
 
-    store = make_store(_map_values(order_values), "maps")
+    store = make_store(_map_values(order_values), "maps", {"weights": "sha256:1234"})
     weights = tmp_path / "resnet18.pth"
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), weights)
     head = HeadSpec(name="recurrent_residual", output="last", params={"backbone": "resnet18", "skips": 1})
     spec = RunSpec(SequenceSpec(samples="windows", window=2, stride=2, steps=2), head, replace(TRAINING, epochs=1, learning_rate=1e-4))
-    run = train_list([store], order_videos, spec, tmp_path / "maps", head_weights=weights).runs[0]
+    outcome = train_list([store], order_videos, spec, tmp_path / "maps", head_weights=weights)
+    assert "but the features were made with sha256:1234" in outcome.notes[0]
+    run = outcome.runs[0]
     assert run.spec.head.weights.startswith("sha256:")
     assert run.scores().kind == "log_probs"
     weights.unlink()  # a trained run needs it no more
