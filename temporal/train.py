@@ -131,7 +131,7 @@ def _solve(
 ) -> tuple[list[Epoch], int]:
     choice = solve(head, data, held_out, spec, phase)
     if on_epoch:
-        on_epoch(choice.records[choice.best - 1])
+        on_epoch(choice.records[choice.best - 1] | {"epoch": 1})  # one piece of work, whatever was tried
     return choice.records, choice.best
 
 
