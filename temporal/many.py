@@ -34,7 +34,10 @@ BACKENDS = ("loky", "dask", "ray")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is the same for all settings: seeds, cross-validation, devices, workers."""
+    """What is the same for all settings: seeds, cross-validation, devices, workers.
+
+    ``together``: seeds and folds of a setting as one batched program, where its head allows that.
+    """
 
     seeds: tuple[int, ...] = (0,)
     cross_validate: bool = False
@@ -44,6 +47,7 @@ class Plan:
     backend: Backend = "loky"
     scheduler: str = ""
     head_weights: Path | None = None
+    together: bool = True
 
     def weights_for(self, setting: Setting) -> Path | None:
         """The pretrained weights, for a head that takes them."""
@@ -86,7 +90,7 @@ def setting_name(setting: Setting, plan: Plan) -> str:
     spec, weights = to_plain(setting.spec), plan.weights_for(setting)
     del spec["train"]["seed"]
     identity = {"spec": spec, "features": [str(path.absolute()) for path in setting.features], "cross_validate": plan.cross_validate}
-    return digest({**identity, "weights": None if weights is None else _sha256(weights)})[:16]
+    return digest({**identity, "together": plan.together, "weights": weights and _sha256(weights)})[:16]
 
 
 @functools.cache
@@ -204,7 +208,7 @@ def train_one(work: Work, plan: Plan, jobs: int, quiet: bool = True) -> Trained:
 
     try:
         stores = [FeatureStore.open(path) for path in work.setting.features]
-        with contextlib.redirect_stderr(io.StringIO()) if quiet else contextlib.nullcontext():
+        with one_of_many() if quiet else contextlib.nullcontext():
             outcome = train_list(
                 stores,
                 work.videos,
@@ -216,6 +220,7 @@ def train_one(work: Work, plan: Plan, jobs: int, quiet: bool = True) -> Trained:
                 jobs=jobs,
                 device=plan.device,
                 head_weights=plan.weights_for(work.setting),
+                together=plan.together and trains_together(work.setting),
             )
         figures = tuple(seed_figures(seed, run) for seed, run in zip(plan.seeds, outcome.runs, strict=True))
         return Trained(figures, int(outcome.runs[0].result["videos"]["test"]), len(outcome.missing))
@@ -225,6 +230,29 @@ def train_one(work: Work, plan: Plan, jobs: int, quiet: bool = True) -> Trained:
         return Trained(failure=str(error))
     except Exception as error:  # a bug or a full machine costs this setting, not the night's sweep
         return Trained(failure=f"{type(error).__name__}: {error}")
+
+
+@contextlib.contextmanager
+def one_of_many() -> Iterator[None]:
+    """Without a progress of its own, and on one thread, so that a result does not depend on how many others run."""
+    from temporal.parallel import one_thread
+
+    with contextlib.redirect_stderr(io.StringIO()), one_thread():
+        yield
+
+
+def trains_together(setting: Setting) -> bool:
+    """Whether several of this setting's heads can be one program."""
+    import torch
+
+    from temporal.heads import HEADS
+    from temporal.together import can_train_together
+
+    info, head = head_info(setting.spec.head.name), setting.spec.head
+    if info.reads != "vectors" or info.fitted != "gradient":
+        return False
+    with torch.device("meta"):  # the kind of module is asked for, not its weights
+        return can_train_together(HEADS.get(head.name)(head.hidden, 2, head))
 
 
 def seed_figures(seed: int, run: "Run") -> SeedFigures:

@@ -18,7 +18,7 @@ from temporal.many import Backend, Plan
 from temporal.papers import PAPERS, Paper, load_paper
 from temporal.papers.inputs import Facts, parse_named
 from temporal.spec import RunSpec
-from temporal.sweep_commands import backend_option, jobs_option, scheduler_option
+from temporal.sweep_commands import backend_option, jobs_option, scheduler_option, together_option
 
 if TYPE_CHECKING:
     from store.features import FeatureStore
@@ -59,6 +59,7 @@ NOT_TRAINED = 0.2  # of a training list: roughly what the validation part, or th
 @jobs_option
 @backend_option
 @scheduler_option
+@together_option
 @device_option
 @head_weights_option
 @spec_options(RunSpec, skip=("format", "head.weights", "train.seed"))
@@ -79,6 +80,7 @@ def reproduce(
     jobs: int,
     backend: str,
     scheduler: str,
+    together: bool,
     device: str,
     head_weights: Path | None,
     overrides: dict[str, Any],
@@ -97,7 +99,7 @@ def reproduce(
     if not numbers:
         raise SpecError("--seeds is empty; give at least one, e.g. 0,1,2")
     folder = out / safe_name(name or paper.name + "-quick" * quick, "name")
-    plan = Plan(tuple(numbers), cross_validate, allow_missing, jobs, device, cast("Backend", backend), scheduler, head_weights)
+    plan = Plan(tuple(numbers), cross_validate, allow_missing, jobs, device, cast("Backend", backend), scheduler, head_weights, together)
     named = {f"split-{number}" if number else "list": videos for number, videos in lists.items()}
     facts = gather(paper, features, levels, scores, next(iter(lists.values())), cross_validate, quick)
     bench = Bench(folder, facts, named, plan, overrides, score_files(paper, scores, named), context.obj)

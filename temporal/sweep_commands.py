@@ -24,6 +24,12 @@ backend_option = click.option(
     show_default=True,
     help="loky: this machine's processes; dask, ray: a cluster.",
 )
+together_option = click.option(
+    "--together/--apart",
+    default=True,
+    show_default=True,
+    help="Seeds and folds of a setting as one batched program, where its head allows it.",
+)
 scheduler_option = click.option("--scheduler", default="", metavar="ADDRESS", help="Of the cluster, e.g. tcp://host:8786 for Dask.")
 
 
@@ -61,6 +67,7 @@ scheduler_option = click.option("--scheduler", default="", metavar="ADDRESS", he
 @jobs_option
 @backend_option
 @scheduler_option
+@together_option
 @device_option
 @head_weights_option
 @protocol_option
@@ -80,6 +87,7 @@ def sweep(
     jobs: int,
     backend: str,
     scheduler: str,
+    together: bool,
     device: str,
     head_weights: Path | None,
     protocol_name: str | None,
@@ -97,7 +105,7 @@ def sweep(
     base = merge(protocol(protocol_name), overrides)
     settings = combinations(axes, base, features)
     numbers = whole_numbers(seeds, "--seeds") or [resolve(RunSpec, base).train.seed]
-    plan = Plan(tuple(numbers), cross_validate, allow_missing, jobs, device, cast("Backend", backend), scheduler, head_weights)
+    plan = Plan(tuple(numbers), cross_validate, allow_missing, jobs, device, cast("Backend", backend), scheduler, head_weights, together)
     if head_weights and not any(map(plan.weights_for, settings)):
         raise SpecError("--head-weights is given, but no head of the grid takes pretrained weights (see `actioncache heads`)")
     done = run_sweep(settings, axes, videos, out / safe_name(name, "sweep name"), plan, "loss" if rank_by == "loss" else "accuracy")

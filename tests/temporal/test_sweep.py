@@ -123,6 +123,7 @@ def test_a_setting_that_fails_is_recorded_and_the_others_go_on(run_sweep, tmp_pa
     assert "PCA to width 4000" in (tmp_path / "sweeps/s/sweep.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_its_setting_only(run_sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process that trains 6 units kills itself, as the system does when the memory is full."""
     monkeypatch.setattr(many, "_numbered", _numbered_or_killed)
