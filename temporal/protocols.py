@@ -89,6 +89,9 @@ PROTOCOLS: dict[str, Protocol] = {
         (
             "the other baseline, mean and a linear classifier: train-head --protocol iqbal2017 --head.name mean",
             "both without Z-normalisation: --no-sequence.znorm",
+            "recurrent residual blocks (identity, linear, nonlinear; positions; skips), on maps: train-head --protocol iqbal2017 "
+            "--no-sequence.znorm --head.name recurrent_residual --head.params skip=identity,position=block4_end,skips=1 "
+            "--sequence.samples windows --sequence.window 2 --sequence.stride 2",
         ),
     ),
 }

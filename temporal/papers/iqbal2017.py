@@ -10,6 +10,7 @@ TABLE_1 = {
 }  # fmt: skip
 HEADS = {"mean": "average pooling", "gru": "GRU, 128 units"}
 ENTERS = {"block2": "block1.map", "block4_mid": "block3.map", "block4_end": "block3.map"}  # the level that enters the block of a position
+BLOCK4_UNITS = 3  # of ResNet-50; more skips than that begin in block 3, which block 2's maps enter
 POSITIONS = {"block1": 0.265, "block2": 0.234, "block4_mid": 0.231, "block4_end": 0.219}
 KINDS = {"identity": 0.197, "linear": 0.219, "nonlinear": 0.210}
 CONTEXTS = {1: 0.236, 2: 0.197, 3: 0.194, 5: 0.209}
@@ -41,6 +42,7 @@ def _baselines(facts: Facts) -> Table:
 def _skips(facts: Facts, position: str, kind: str, skips: int) -> Train | str:
     if position not in ENTERS:
         return "needs the maps that enter block 1 (the stem's), which no network of this project gives out"
+    level = "block2.map" if position == "block4_end" and skips > BLOCK4_UNITS else ENTERS[position]
     params = {"skip": kind, "position": position, "skips": skips}
     varied = {"head.name": "recurrent_residual", "sequence.window": skips + 1, "sequence.stride": skips + 1}
     base = {
@@ -49,7 +51,7 @@ def _skips(facts: Facts, position: str, kind: str, skips: int) -> Train | str:
         "train.learning_rate": FINE_TUNING_RATE,
         "train.batch_size": max(1, round(SHARE_OF_TRAINING * facts.training_videos)),
     }
-    return Train((("maps", ENTERS[position]),), {**varied, **{f"head.params.{name}": value for name, value in params.items()}}, base)
+    return Train((("maps", level),), {**varied, **{f"head.params.{name}": value for name, value in params.items()}}, base)
 
 
 def _positions(facts: Facts) -> Table:
@@ -82,7 +84,7 @@ PAPER = Paper(
     "Iqbal, Richard, Kuehne, Gall: Recurrent Residual Learning for Action Recognition (2017)",
     {
         "levels": "features after blocks 2, 3 and 4 of ResNet-50: preset resnet50-every10",
-        "maps": "feature maps of ResNet-50: preset resnet50-maps (entering block 4); for Block2 also level block1.map",
+        "maps": "feature maps of ResNet-50: preset resnet50-maps (block3.map); block1.map for Block2, block2.map for context 5",
     },
     {},
     {},

@@ -184,6 +184,14 @@ def test_lines_without_their_inputs_are_left_out_and_say_what_they_need(run, mak
     assert "the maps that enter block 1" in shown.stdout
 
 
+def test_four_skips_need_maps_that_enter_block_3() -> None:
+    """Block 4 of ResNet-50 has three units."""
+    contexts = load_paper("iqbal2017").tables(Facts({}, {}, (), 9537, 200_000))[3]
+    assert [line.how.inputs for line in contexts.lines] == [(("levels", "block4"),), *[(("maps", f"block{n}.map"),) for n in (3, 3, 2)]]
+    assert contexts.lines[3].how.varied["sequence.window"] == 5
+    assert contexts.lines[3].how.base["train.batch_size"] == 95  # one per cent of the training videos
+
+
 def test_sizes_that_the_features_do_not_allow_are_left_out() -> None:
     """D = 24 and 100 clips: PCA to 24 at most, and so is the paper's base size."""
     store = SimpleNamespace(layout=(Level("fc6", "float32", (24,)),), path=Path("rgb"), levels=("fc6",))
