@@ -15,6 +15,8 @@ from store.signals import stop_signals
 from store.videos import VideoList
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from extract.dry_run import Forecast
     from extract.run import Summary
 
@@ -29,13 +31,20 @@ FILLED_IN = ("weights", "format", "flow.version")  # by the program, so they get
     "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("features"), show_default=True, help="Folder of stores."
 )
 @click.option("--name", help="Name of the store; its digest is appended. [default: the preset's name]")
+@click.option("--and-preset", help="A second stream, into a store of its own, from the same pass over the videos: its preset.")
+@click.option(
+    "--and-config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The second stream's settings as a TOML file."
+)
+@click.option("--and-weights", help="The second stream's weights. [default: those of --weights]")
+@click.option("--and-name", help="Name of the second stream's store. [default: its preset's name]")
 @click.option("--part", metavar="I/N", help="Only every N-th video, from the I-th on (1/4 ... 4/4): one part a job.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; with a second stream, a list of two.")
 @click.option(
     "--dry-run", is_flag=True, help="Say how many clips and bytes it would be and, from a few timed videos, how long; write nothing."
 )
 @spec_options(RunOptions, into="running", config=False)
-@spec_options(FeatureSpec, skip=FILLED_IN)
+@click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Settings as a TOML file.")
+@spec_options(FeatureSpec, into="flags", skip=FILLED_IN, config=False)
 @click.pass_context
 def extract(
     context: click.Context,
@@ -44,30 +53,48 @@ def extract(
     weights: str | None,
     out: Path,
     name: str | None,
+    and_preset: str | None,
+    and_config: Path | None,
+    and_weights: str | None,
+    and_name: str | None,
     part: str | None,
     as_json: bool,
     dry_run: bool,
     running: dict[str, Any],
-    overrides: dict[str, Any],
+    config: Path | None,
+    flags: dict[str, Any],
 ) -> None:
     """Run a network over the clips of every video of LIST and store the features.
 
     Only what is missing is done: run it again after an interruption, with more videos, or from several jobs at once.
+
+    With --and-preset (or --and-config) two networks run in one pass over each video, e.g. RGB and flow, into two stores. Flags of
+    settings go for both, --flow.* flags only for those that have flow.
     """
     from extract.prepare import extract_list, forecast_list
+    from extract.wishes import Asked, wishes
 
-    options = resolve(RunOptions, running)
+    first, second = Asked(preset, config, weights, name), Asked(and_preset, and_config, and_weights, and_name)
+    wanted, options = wishes(first, second, flags), resolve(RunOptions, running)
     if dry_run:
         with stop_signals("stopping; nothing is written") as stopped:
-            place, coming = forecast_list(videos, preset, overrides, weights, options, out, name, part, stopped)
-        click.echo(json.dumps({"store": str(place), **to_plain(coming)}) if as_json else forecast_text(place, coming))
-        context.exit(1 if coming.unreadable else 0)
+            coming = forecast_list(videos, wanted, options, out, part, stopped)
+        _show([{"store": str(place), **to_plain(each)} for place, each in coming] if as_json else forecast_text(coming))
+        context.exit(1 if any(each.unreadable for _, each in coming) else 0)
     with stop_signals() as stopped:
-        store_path, summary = extract_list(videos, preset, overrides, weights, options, out, name, part, stopped)
-    click.echo(json.dumps({"store": str(store_path), **to_plain(summary)}) if as_json else summary_text(store_path, summary))
-    for shard, reason in summary.damaged.items():
+        ended = extract_list(videos, wanted, options, out, part, stopped)
+    as_plain = [{"store": str(path), **to_plain(summary)} for path, summary in ended]
+    _show(as_plain if as_json else "\n".join(summary_text(path, summary) for path, summary in ended))
+    for shard, reason in (item for _, summary in ended for item in summary.damaged.items()):
         click.echo(f"warning: {shard} cannot be used, so its videos counted as missing: {reason}; run `actioncache store repair`", err=True)
-    context.exit(1 if summary.failed else 0)
+    context.exit(1 if any(summary.failed for _, summary in ended) else 0)
+
+
+def _show(result: str | list[dict[str, Any]]) -> None:
+    """Print words, or JSON: an object, or a list of two."""
+    if not isinstance(result, str):
+        result = json.dumps(result if len(result) > 1 else result[0])
+    click.echo(result)
 
 
 @click.command("presets")
@@ -133,18 +160,23 @@ def summary_text(store_path: Path, summary: "Summary") -> str:
     return "\n".join(lines)
 
 
-def forecast_text(store_path: Path, coming: "Forecast") -> str:
+def forecast_text(coming: "Sequence[tuple[Path, Forecast]]") -> str:
     """A dry run in words."""
-    there = "" if store_path.exists() else " (not there yet)"
-    lines = [
-        f"{store_path}{there}",
-        f"{coming.todo} to do, {coming.skipped} are there already, {coming.failed} failed before",
-        f"{coming.clips} clips" + ("" if coming.bytes is None else f", {megabytes(coming.bytes)} of features"),
-    ]
-    if coming.seconds is not None:
-        partly = f", {coming.partly} of them in part" if coming.partly else ""
-        lines.append(f"about {duration(coming.seconds)} on this machine, going by {coming.timed} videos{partly} ({coming.shares})")
-    lines += [f"unreadable {video}: {reason}" for video, reason in coming.unreadable.items()]
+    lines = []
+    for path, each in coming:
+        lines += [
+            str(path) + ("" if path.exists() else " (not there yet)"),
+            f"{each.todo} to do, {each.skipped} are there already, {each.failed} failed before",
+            f"{each.clips} clips" + ("" if each.bytes is None else f", {megabytes(each.bytes)} of features"),
+        ]
+    timed = [(each.seconds, each) for _, each in coming if each.seconds is not None]
+    if timed:
+        seconds, longest = max(timed, key=lambda pair: pair[0])
+        both = " for both" if len(coming) > 1 else ""
+        partly = f", {longest.partly} of them in part" if longest.partly else ""
+        lines.append(f"about {duration(seconds)}{both} on this machine, going by {longest.timed} videos{partly} ({longest.shares})")
+    unreadable = {video: reason for _, each in coming for video, reason in each.unreadable.items()}
+    lines += [f"unreadable {video}: {reason}" for video, reason in unreadable.items()]
     return "\n".join([*lines, "nothing was written"])
 
 

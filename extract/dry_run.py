@@ -1,14 +1,15 @@
 """What an extraction would do, and how long it would take here: counts packets, times a few videos, writes nothing."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from extract.decode import DecodeJob, promised_clips
-from extract.engine import Extraction, worker_count
+from extract.backbones import Backbone
+from extract.decode import DecodeJob, Stream, promised_clips
+from extract.engine import Extraction, make_extraction, run_together, worker_count
 from extract.network import Network
 from extract.pool import Failed, Finished, WorkerPool
 from extract.run import outstanding
@@ -25,7 +26,10 @@ SPAN_BYTES = 32  # first and last frame, begin and end in seconds, of one row
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is to be done. ``bytes`` is None where there are no clips, ``seconds`` when none of the ``timed`` videos could be decoded."""
+    """What is to be done. ``bytes`` is None where there are no clips, ``seconds`` when none of the ``timed`` videos could be decoded.
+
+    With several stores ``seconds`` are for all of them together.
+    """
 
     todo: int
     skipped: int  # are in the store already
@@ -39,46 +43,61 @@ class Forecast:
     unreadable: dict[str, str] = field(default_factory=dict)  # video -> reason; more may turn out to be when they are decoded
 
 
+@dataclass(frozen=True)
+class Coming:
+    """What a store is to be filled from: a resolved spec, its network, and the store (None: not there yet)."""
+
+    spec: FeatureSpec
+    backbone: Backbone
+    store: FeatureStore | None
+
+
 def forecast(
-    videos: VideoList,
-    spec: FeatureSpec,
-    store: FeatureStore | None,
-    make: Callable[[], Network],
-    options: RunOptions,
-    stopped: Callable[[], bool] = lambda: False,
-) -> Forecast:
-    """Count the clips of every video that ``store`` (None: not there yet) lacks, and time a few with the network of ``make``."""
-    todo, skipped, known = outstanding(videos, store, options.retry_failed) if store else (list(videos), 0, {})
-    clips, unreadable = count_clips(todo, spec, options, stopped)
-    total = sum(clips.values())
-    counted = Forecast(len(todo), skipped, len(known), total, unreadable=unreadable)
-    if not clips:
-        return counted
-    by_size = sorted(clips, key=lambda key: clips[key])
-    chosen = {by_size[(2 * place + 1) * len(by_size) // (2 * TIMED_VIDEOS)] for place in range(TIMED_VIDEOS)}
-    network = make()
-    counted = replace(counted, bytes=total * (clip_bytes(network) + SPAN_BYTES))
-    return timed(counted, [video for video in todo if video.id in chosen], network, options, stopped)
+    videos: VideoList, streams: Sequence[Coming], options: RunOptions, stopped: Callable[[], bool] = lambda: False
+) -> list[Forecast]:
+    """For each stream count the clips of every video that its store lacks; time a few videos, done for all streams at once."""
+    known = [outstanding(videos, each.store, options.retry_failed) if each.store else (list(videos), 0, {}) for each in streams]
+    todo = {video.id: video for videos_left, _, _ in known for video in videos_left}
+    clips, unreadable = count_clips(todo.values(), [stream.spec for stream in streams], options, stopped)
+    counted = []
+    for number, (left, skipped, before) in enumerate(known):
+        total = sum(clips[video.id][number] for video in left if video.id in clips)
+        missing = {video.id: unreadable[video.id] for video in left if video.id in unreadable}
+        counted.append(Forecast(len(left), skipped, len(before), total, unreadable=missing))
+    chosen = sample(clips)
+    work: list[tuple[Extraction, list[Video]]] = []
+    for number, stream in enumerate(streams) if chosen else ():
+        job = make_extraction(stream.backbone, stream.spec, options, _Nowhere(), work[0][0] if work else None)
+        counted[number] = replace(counted[number], bytes=counted[number].clips * (clip_bytes(job.network) + SPAN_BYTES))
+        work.append((job, [video for video in known[number][0] if video.id in chosen]))
+    return timed(counted, work, options, stopped) if work else counted
 
 
-def timed(counted: Forecast, sample: list[Video], network: Network, options: RunOptions, stopped: Callable[[], bool]) -> Forecast:
-    """A forecast's time from some of its videos, which run to their ends or for ``TIMED_SECONDS``."""
-    with Progress("time", len(sample)) as progress:
-        job = Extraction(network, _Nowhere(), progress)
+def timed(
+    counted: list[Forecast], work: Sequence[tuple[Extraction, list[Video]]], options: RunOptions, stopped: Callable[[], bool]
+) -> list[Forecast]:
+    """Forecasts' time from some of their videos, which run to their ends or for ``TIMED_SECONDS``."""
 
-        def enough() -> bool:
-            return stopped() or (job.clips_so_far > 0 and job.seconds_at_work > TIMED_SECONDS)
+    def enough() -> bool:
+        job = work[0][0]
+        return stopped() or (job.seconds_at_work > TIMED_SECONDS and any(job.clips_so_far for job, _ in work))
 
-        job.run(sample, options, enough, hold=False)
-        clips, seconds = job.clips_so_far, job.seconds_at_work
+    with Progress("time", len({video.id for _, sample in work for video in sample})) as progress:
+        run_together(work, progress, options, enough, hold=False)
     if stopped():
         raise Interrupted("interrupted; nothing was written")
-    if not clips:
-        return counted
-    partly = job.under_way
-    return replace(
-        counted, seconds=seconds * counted.clips / clips, timed=len(job.done) + partly, partly=partly, shares=network.watch.shares()
-    )
+    return [
+        replace(
+            each,
+            seconds=job.seconds_at_work * each.clips / job.clips_so_far,
+            timed=len(job.done) + job.under_way,
+            partly=job.under_way,
+            shares=job.network.watch.shares(),
+        )
+        if job.clips_so_far
+        else each
+        for each, (job, _) in zip(counted, work, strict=True)
+    ]
 
 
 def clip_bytes(network: Network) -> int:
@@ -88,6 +107,12 @@ def clip_bytes(network: Network) -> int:
     numbers = sum(level[0].numel() for level in network.features(units).values())
     frames = spec.clips.length if info.clip_length == 1 and spec.clips.pool == "none" else 1
     return numbers * frames * np.dtype(spec.dtype).itemsize
+
+
+def sample(clips: Mapping[str, Mapping[int, int]]) -> set[str]:
+    """Which videos to time: from equal parts of all, ordered by the number of their clips."""
+    by_size = sorted(clips, key=lambda key: sum(clips[key].values()))
+    return {by_size[(2 * place + 1) * len(by_size) // (2 * TIMED_VIDEOS)] for place in range(TIMED_VIDEOS)} if by_size else set()
 
 
 class _Nowhere:
@@ -104,11 +129,12 @@ class _Nowhere:
 
 
 def count_clips(
-    videos: Iterable[Video], spec: FeatureSpec, options: RunOptions, stopped: Callable[[], bool]
-) -> tuple[dict[str, int], dict[str, str]]:
-    """Clips of each video by its container's packets, and why there are none; nothing is decoded."""
-    jobs = {video.id: DecodeJob(video.path, spec) for video in videos}
-    clips: dict[str, int] = {}
+    videos: Iterable[Video], specs: Sequence[FeatureSpec], options: RunOptions, stopped: Callable[[], bool]
+) -> tuple[dict[str, dict[int, int]], dict[str, str]]:
+    """Clips of each video under each spec by its container's packets, and why there are none; nothing is decoded."""
+    streams = {number: Stream(spec) for number, spec in enumerate(specs)}
+    jobs = {video.id: DecodeJob(video.path, streams) for video in videos}
+    clips: dict[str, dict[int, int]] = {}
     unreadable: dict[str, str] = {}
     pool = WorkerPool(promised_clips, worker_count(options.workers, len(jobs)), options.timeout_seconds, options.tries)
     with Progress("count", len(jobs)) as progress, closing(pool.run(jobs.items(), stopped)) as events:

@@ -2,20 +2,23 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from extract.backbones import Backbone
-from extract.decode import DecodeJob, decode_clips
+from extract.decode import DecodeJob, Refused, Stream, decode_clips
 from extract.device import resolve_device
+from extract.flow import weights_for
+from extract.flow_device import FlowQueue, FlowVideo, device_flow
 from extract.network import Network
 from extract.pool import Block, Event, Failed, Finished, Opened, WorkerPool
 from extract.precision import exact_arithmetic
 from extract.publish import Sink
 from extract.spec import FeatureSpec, RunOptions
 from extract.video_features import VideoFeatures
+from extract.worker import StageError
 from store.errors import FeatureError, PipelineError
 from store.progress import Progress
 from store.videos import Video
@@ -39,40 +42,44 @@ def make_network(backbone: Backbone, spec: FeatureSpec, options: RunOptions) -> 
     return Network(backbone, spec, device, options.batch_size)
 
 
-class Extraction:
-    """What is under way: the features gathered so far of each video that a worker is sending."""
+def make_extraction(
+    backbone: Backbone, spec: FeatureSpec, options: RunOptions, sink: Sink, beside: "Extraction | None" = None
+) -> "Extraction":
+    """An extraction into ``sink``, its time told by the stopwatch of the one that it runs ``beside``."""
+    network = make_network(backbone, spec, options)
+    network.watch = beside.network.watch if beside else network.watch
+    return Extraction(network, sink, device_flow(network, options))
 
-    def __init__(self, network: Network, sink: Sink, progress: Progress) -> None:
-        self.network, self.sink, self.progress = network, sink, progress
+
+class Extraction:
+    """One stream of what is under way: the features gathered so far of each video that a worker is sending."""
+
+    def __init__(self, network: Network, sink: Sink, flow: FlowQueue | None = None) -> None:
+        """``flow`` computes the flow of the frames; without it workers do, or there is none."""
+        self.network, self.sink, self.flow = network, sink, flow
         self.clips = 0
         self.done: dict[str, int] = {}  # id -> clips
         self.failed: dict[str, tuple[str, str]] = {}
+        self.left: set[str] = set()  # neither done nor failed
+        self.ended: list[str] = []  # done or failed since somebody last looked
+        self.pool: WorkerPool | None = None  # that decodes for it
         self._videos: dict[str, Video] = {}
-        self._pool: WorkerPool | None = None
-        self._gathering: dict[str, VideoFeatures] = {}
-        self._closing: dict[str, VideoFeatures] = {}  # whose frames are all here, in the order of their ends
+        self._gathering: dict[str, VideoFeatures | FlowVideo] = {}
+        self._closing: dict[str, VideoFeatures | FlowVideo] = {}  # whose frames are all here, in the order of their ends
 
-    def run(self, videos: Iterable[Video], options: RunOptions, stopped: Callable[[], bool] = lambda: False, hold: bool = True) -> None:
-        """Give every video's features, or its failure, to the sink; ends early, with what is complete, once ``stopped()`` is true.
-
-        Without ``hold`` frames come as they are decoded, before their video is known to be whole.
-        """
+    def expect(self, videos: Iterable[Video], pool: WorkerPool) -> None:
+        """The videos that will come, and from where."""
+        self.pool = pool
         self._videos = {video.id: video for video in videos}
-        niceness = POLITENESS if self.network.device.device.type == "cpu" else 0
-        workers = worker_count(options.workers, len(self._videos))
-        pool = self._pool = WorkerPool(decode_clips, workers, options.timeout_seconds, options.tries, niceness)
-        with exact_arithmetic():
-            with closing(pool.run(self._jobs(options, hold), stopped)) as events:
-                while (event := self._next(events)) is not None:
-                    self._handle(event)
-            self.network.finish()
-            self._hand_over()
-        self._take_back(wait=True)
+        self.left = set(self._videos)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._videos
 
     @property
     def seconds_at_work(self) -> float:
         """Since the first worker began its first video: the workers' start is left out."""
-        heard = self._pool.heard if self._pool else None
+        heard = self.pool.heard if self.pool else None
         return time.monotonic() - heard if heard else 0.0
 
     @property
@@ -85,17 +92,12 @@ class Extraction:
         """Videos of which some frames, but not all features, are here."""
         return sum(video.clips_here > 0 for video in (*self._gathering.values(), *self._closing.values()))
 
-    def _jobs(self, options: RunOptions, hold: bool) -> Iterable[tuple[str, DecodeJob]]:
-        flow_root = Path(options.flow_root) if options.flow_root else None
-        spec, weights = self.network.spec, options.flow_weights
-        return ((key, DecodeJob(video.path, spec, key, flow_root, weights, hold)) for key, video in self._videos.items())
+    def stream(self, options: RunOptions) -> Stream:
+        """What workers are to send."""
+        spec = self.network.spec
+        return Stream(spec, weights_for(spec.flow, options.flow_weights), self.flow.inputs if self.flow else "")
 
-    def _next(self, events: Any) -> Event | None:
-        """The next thing that a worker has to say; the time without one is the decoders' debt."""
-        with self.network.watch.stage("decode"):
-            return next(events, None)
-
-    def _handle(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """Act on one event; a problem with the features of one video fails that video."""
         try:
             self._act(event)
@@ -109,13 +111,21 @@ class Extraction:
         elif event.key in self.failed:
             return  # its worker goes on sending what is no longer wanted
         elif isinstance(event, Opened):
-            self._gathering[event.key] = VideoFeatures(self.network, event.header)
+            video = VideoFeatures(self.network, event.header)
+            self._gathering[event.key] = FlowVideo(video, self.flow, self._videos[event.key].path) if self.flow else video
         elif isinstance(event, Block):
             self._gathering[event.key].add(event.frames)
-            self.progress.note()
         elif isinstance(event, Finished):
-            video = self._closing[event.key] = self._gathering.pop(event.key)
-            video.close(event.result)
+            closing = self._closing[event.key] = self._gathering.pop(event.key)
+            closing.close(event.result)
+
+    def finish(self) -> None:
+        """All events are handled: compute what still waits for a full batch, and hand it over."""
+        if self.flow:
+            self.flow.finish()
+        self.network.finish()
+        self._hand_over()
+        self._take_back(wait=True)
 
     def _hand_over(self) -> None:
         """Give the sink what is complete, and take back what it refuses."""
@@ -126,11 +136,14 @@ class Extraction:
             except FeatureError as error:
                 self._fail(key, "features", str(error))
                 continue
+            except StageError as error:
+                self._fail(key, error.stage, str(error))
+                continue
             with self.network.watch.stage("store"):
                 self.sink.add(key, features)
             self.done[key] = len(features.frames)
+            self._end(key)
             self.clips += len(features.frames)
-            self.progress.advance(note=self._note())
         self._take_back()
 
     def _take_back(self, wait: bool = False) -> None:
@@ -138,7 +151,6 @@ class Extraction:
             refused = self.sink.refused(wait)
         for key, reason in refused:
             self.clips -= self.done.pop(key)
-            self.progress.advance(-1)  # it was counted as done, and is counted again as failed
             self._fail(key, "features", reason)
 
     def _fail(self, key: str, stage: str, reason: str) -> None:
@@ -149,12 +161,89 @@ class Extraction:
         with self.network.watch.stage("store"):
             self.sink.fail(key, stage, reason, self._videos[key].path)
         self.failed[key] = (stage, reason)
-        self.progress.advance(note=self._note())
+        self._end(key)
 
-    def _note(self) -> str:
-        watch = self.network.watch
-        failed = f"  {len(self.failed)} failed" if self.failed else ""
-        return f"{self.clips} clips  {self.clips / max(watch.total, 1e-9):.2f} clips/s  time: {watch.shares()}{failed}"
+    def _end(self, key: str) -> None:
+        self.left.discard(key)
+        self.ended.append(key)
+
+
+def run_together(
+    work: Sequence[tuple[Extraction, Sequence[Video]]],
+    progress: Progress,
+    options: RunOptions,
+    stopped: Callable[[], bool] = lambda: False,
+    hold: bool = True,
+) -> None:
+    """Give every video's features, or its failure, to the sink of each extraction that it is listed with; it is decoded once for all.
+
+    The extractions' specs share ``FeatureSpec.decode``, and their networks a stopwatch. Ends early, with what is complete, once
+    ``stopped()`` is true. Without ``hold`` frames come as they are decoded, before their video is known to be whole.
+    """
+    extractions = [extraction for extraction, _ in work]
+    paths = {video.id: video.path for _, videos in work for video in videos}
+    network = extractions[0].network
+    niceness = POLITENESS if network.device.device.type == "cpu" else 0
+    pool = WorkerPool(decode_clips, worker_count(options.workers, len(paths)), options.timeout_seconds, options.tries, niceness)
+    for extraction, videos in work:
+        extraction.expect(videos, pool)
+    tally = _Tally(extractions, progress)
+    with exact_arithmetic():
+        with closing(pool.run(_jobs(extractions, paths, options, hold), stopped)) as events:
+            while (event := _next(network, events)) is not None:
+                for extraction, part in split(event, extractions):
+                    extraction.handle(part)
+                tally.count()
+        for extraction in extractions:
+            extraction.finish()
+        tally.count()
+
+
+class _Tally:
+    """Tells progress: of videos that every extraction which wants them is done with."""
+
+    def __init__(self, extractions: Sequence[Extraction], progress: Progress) -> None:
+        self._extractions, self._progress = extractions, progress
+        self._failed: set[str] = set()
+        self._counted: set[str] = set()  # the writer may refuse later what was counted
+
+    def count(self) -> None:
+        ended = [key for extraction in self._extractions for key in extraction.ended]
+        whole = {key for key in ended if not any(key in extraction.left for extraction in self._extractions)} - self._counted
+        self._counted |= whole
+        self._failed |= {key for key in ended if any(key in extraction.failed for extraction in self._extractions)}
+        for extraction in self._extractions:
+            extraction.ended.clear()
+        watch = self._extractions[0].network.watch
+        clips = sum(extraction.clips for extraction in self._extractions)
+        words = f"{clips} clips  {clips / max(watch.total, 1e-9):.2f} clips/s  time: {watch.shares()}"
+        self._progress.advance(len(whole), f"{words}  {len(self._failed)} failed" if self._failed else words)
+
+
+def _jobs(extractions: Sequence[Extraction], paths: Mapping[str, Path], options: RunOptions, hold: bool) -> Iterable[tuple[str, DecodeJob]]:
+    streams = [extraction.stream(options) for extraction in extractions]
+    flow_root = Path(options.flow_root) if options.flow_root else None
+    for key, path in paths.items():
+        wanted = {number: stream for number, stream in enumerate(streams) if key in extractions[number]}
+        yield key, DecodeJob(path, wanted, key, flow_root, hold)
+
+
+def _next(network: Network, events: Any) -> Event | None:
+    """The next thing that a worker has to say; the time without one is the decoders' debt."""
+    with network.watch.stage("decode"):
+        return next(events, None)
+
+
+def split(event: Event, extractions: Sequence[Extraction]) -> Iterator[tuple[Extraction, Event]]:
+    """What an event of a job means to each extraction; a failure of the whole job is one to all that want the video."""
+    if isinstance(event, Failed):
+        yield from ((extraction, event) for extraction in extractions if event.key in extraction)
+    elif isinstance(event, Finished):
+        for number, result in event.result.items():
+            failed = isinstance(result, Refused)
+            yield extractions[number], Failed(event.key, result.stage, result.reason) if failed else Finished(event.key, result)
+    else:
+        yield extractions[event.stream], event
 
 
 def worker_count(asked: int, videos: int) -> int:

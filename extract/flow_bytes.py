@@ -31,8 +31,9 @@ def flow_bytes(flow: np.ndarray, spec: FlowSpec) -> np.ndarray:
     components = quantised(flow, spec.bound, spec.quantise)
     if spec.encoding == "pairs":
         return components
-    flow = flow.astype(np.float32, copy=False)
-    magnitude = np.rint(np.minimum(np.hypot(flow[..., 0], flow[..., 1]), spec.bound) * np.float32(255 / spec.bound))
+    x, y = np.moveaxis(flow.astype(np.float32).astype(np.float64), -1, 0)
+    length = np.sqrt(x * x + y * y).astype(np.float32)  # through double precision, so that every machine gets the same bits
+    magnitude = np.rint(np.minimum(length, np.float32(spec.bound)) * np.float32(255 / spec.bound))
     return np.concatenate([components, magnitude.astype(np.uint8)[..., None]], 2)
 
 

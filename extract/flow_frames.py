@@ -4,22 +4,39 @@ What a frame's flow is stands in ``FlowSpec``, its bytes in ``extract.flow_bytes
 """
 
 import difflib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
 
-from extract.flow import FLOWS, build_method, flow_method, in_colour
+from extract.flow import FLOWS, FlowMethod, build_method, flow_method, in_colour
 from extract.flow_bytes import dequantised, flow_bytes
 from extract.flow_files import check_written, find_flow, written_folders
+from extract.flow_stacks import FlowPlan, Gathering
 from extract.spec import FLOW_FILES, FlowSpec
 from extract.video import VideoSource
 from store.errors import FeatureError, SpecError
 
 Part = tuple[int, np.ndarray | None, np.ndarray | None]
 """Index of a frame; its flow, float32 [h, w, 2] in pixels or, from image files, uint8 [h, w, 2]; its RGB, uint8 [h, w, 3]."""
+
+
+class Walk(Protocol):
+    """Turns frames of a video into parts: ``take`` the frames at ``needed`` (sorted, each once) in order, then ``rest``."""
+
+    needed: np.ndarray
+
+    def take(self, index: int, frame: np.ndarray) -> Iterator[Part]:
+        """Take a frame, RGB uint8 [H, W, 3]; yield what can be said now."""
+        ...
+
+    def rest(self) -> Iterator[Part]:
+        """Yield what is left."""
+        ...
 
 
 def resolve_flow(spec: FlowSpec, weights: str = "") -> FlowSpec:
@@ -53,9 +70,7 @@ def flow_frames(source: VideoSource, indices: np.ndarray, spec: FlowSpec, weight
     Each frame is decoded once and each flow computed once, whatever stacks share it; two frames, the flows of one stack and, with RGB,
     the frames that wait for theirs are held. ``spec`` is resolved. Raises ``FeatureError`` when the method gives NaN or Inf.
     """
-    indices = np.asarray(indices, dtype=np.int64)
-    stacks = stack_indices(indices, source.num_frames, spec)
-    return _stacked(indices, stacks, walk_flows(source, np.unique(stacks), indices if spec.with_rgb else indices[:0], spec, weights), spec)
+    return _stacked(source, indices, spec, lambda plan: FlowWalk(plan, flow_method(spec, weights), spec, source.path))
 
 
 def flow_frames_from_files(
@@ -66,55 +81,125 @@ def flow_frames_from_files(
     Bytes of images are taken as they are (``spec.bound`` and ``spec.quantise`` say how they were made); encoding image turns them back
     into pixels first. Raises ``FeatureError`` for flow that is not there, does not add up or cannot be read.
     """
-    indices = np.asarray(indices, dtype=np.int64)
-    stacks = stack_indices(indices, source.num_frames, spec)
-    coloured = indices if spec.with_rgb else indices[:0]
-    return _stacked(indices, stacks, read_flows(source, np.unique(stacks), coloured, spec, root, video_id), spec)
+    return _stacked(source, indices, spec, lambda plan: FileWalk(plan, source, spec, root, video_id))
 
 
-def _stacked(indices: np.ndarray, stacks: np.ndarray, parts_as_they_come: Iterator[Part], spec: FlowSpec) -> Iterator[np.ndarray]:
-    flows: dict[int, np.ndarray] = {}  # those that a stack to come needs
-    colours: dict[int, np.ndarray] = {}
-    done = 0
-    for index, flow, colour in parts_as_they_come:
-        if flow is not None:
-            flows[index] = as_bytes(flow, spec)
-        if colour is not None:
-            colours[index] = colour
-        while done < len(indices) and stacks[done, -1] in flows and (not spec.with_rgb or indices[done] in colours):
-            parts = [flows[pair] for pair in stacks[done].tolist()]
-            yield np.concatenate([colours.pop(int(indices[done])), *parts] if spec.with_rgb else parts, 2)
-            done += 1
-            oldest = stacks[done, 0] if done < len(indices) else np.inf
-            flows = {pair: image for pair, image in flows.items() if pair >= oldest}
+def _stacked(source: VideoSource, indices: np.ndarray, spec: FlowSpec, walk: Callable[[FlowPlan], Walk]) -> Iterator[np.ndarray]:
+    plan = FlowPlan.of(np.asarray(indices, dtype=np.int64), source.num_frames, spec)
+    stacks = Stacks(plan, walk(plan), spec)
+    for index, frame in zip(stacks.needed.tolist(), source.frames(stacks.needed), strict=True):
+        yield from stacks.take(index, frame)
+    yield from stacks.rest()
 
 
-def stack_indices(indices: np.ndarray, num_frames: int, spec: FlowSpec) -> np.ndarray:
-    """Which flows each frame's stack holds: int64 [U, N], ascending in each row, from 0 to the last flow, ``num_frames`` - 2."""
-    flows = indices[:, None] + spec.offset + np.arange(spec.pairs)
-    return np.clip(flows, 0, max(0, num_frames - 2))
+class Stacks:
+    """What a network gets of each wanted frame, as soon as its flows are there; a ``Walk`` whose results are uint8 [h, w, C]."""
+
+    def __init__(self, plan: FlowPlan, walk: Walk, spec: FlowSpec) -> None:
+        self.needed = walk.needed
+        self._walk, self._spec, self._gathering = walk, spec, Gathering[np.ndarray](plan)
+
+    def take(self, index: int, frame: np.ndarray) -> Iterator[np.ndarray]:
+        """Take the next needed frame, RGB uint8 [H, W, 3]; yield the stacks that are complete with it."""
+        return self._stack(self._walk.take(index, frame))
+
+    def rest(self) -> Iterator[np.ndarray]:
+        """Yield what is left once all frames are taken."""
+        return self._stack(self._walk.rest())
+
+    def _stack(self, parts: Iterator[Part]) -> Iterator[np.ndarray]:
+        for index, flow, colour in parts:
+            if flow is not None:
+                self._gathering.flow(index, as_bytes(flow, self._spec))
+            if colour is not None:
+                self._gathering.colour(index, colour)
+            for stack in self._gathering.ready():
+                yield np.concatenate(stack, 2)
 
 
-def read_flows(
-    source: VideoSource, pairs: np.ndarray, coloured: np.ndarray, spec: FlowSpec, root: Path | None, video_id: str
-) -> Iterator[Part]:
-    """As ``walk_flows``, of the flow that ``extract.flow_files`` finds for the video."""
-    files = None
-    if source.num_frames > 1:
-        files = find_flow(root, source.path, video_id)
-        files.check_count(source.num_frames)
-        for folder in written_folders(root, source.path, video_id) if files.images else ():
+class FlowWalk:
+    """Computes flow pair by pair: (i, flow i, None) for each of the plan's pairs and (i, None, RGB) for each of its coloured frames.
+
+    RGB is at the flow's size. The only flow of a video of one frame is zero.
+    """
+
+    def __init__(self, plan: FlowPlan, method: FlowMethod, spec: FlowSpec, path: Path) -> None:
+        self.needed = plan.needed
+        self._single, self._wanted, self._shown = plan.single, set(plan.pairs.tolist()), set(plan.coloured.tolist())
+        self._method, self._spec, self._path = method, spec, path
+        self._before: np.ndarray | None = None
+
+    def take(self, index: int, frame: np.ndarray) -> Iterator[Part]:
+        """See ``Walk``."""
+        image = flow_input(frame, self._spec.short_side, in_colour(self._method))
+        before, self._before = self._before, image
+        if self._single and index in self._wanted:
+            yield 0, np.zeros((*image.shape[:2], 2), np.float32), None
+        elif index - 1 in self._wanted and before is not None:
+            flow = self._method(before, image)
+            if not np.isfinite(flow).all():
+                raise FeatureError(not_finite(self._path, self._spec, index - 1))
+            yield index - 1, flow, None
+        if index in self._shown:
+            yield index, None, flow_size(frame, self._spec.short_side)
+
+    def rest(self) -> Iterator[Part]:
+        """There is nothing left."""
+        yield from ()
+
+
+class FlowInputs:
+    """Not flow but what it is computed from, for a job that computes it on a device: uint8 [h, w, C] of each needed frame.
+
+    C is 1 (grey), 3 (RGB, which a method in colour takes), or 4 (RGB, and the grey that the method takes).
+    """
+
+    def __init__(self, plan: FlowPlan, spec: FlowSpec, colour: bool) -> None:
+        self.needed = plan.needed
+        self._short_side = spec.short_side
+        self._rgb, self._grey = colour or spec.with_rgb, not colour
+
+    def take(self, index: int, frame: np.ndarray) -> Iterator[np.ndarray]:
+        """The input of a frame, RGB uint8 [H, W, 3]."""
+        rgb = [flow_size(frame, self._short_side)] if self._rgb else []
+        grey = [flow_grey(frame, self._short_side)[..., None]] if self._grey else []
+        yield np.concatenate([*rgb, *grey], 2)
+
+    def rest(self) -> Iterator[np.ndarray]:
+        """There is nothing left."""
+        yield from ()
+
+
+class FileWalk:
+    """As ``FlowWalk``, of the flow that ``extract.flow_files`` finds for the video; frames are needed for their RGB only."""
+
+    def __init__(self, plan: FlowPlan, source: VideoSource, spec: FlowSpec, root: Path | None, video_id: str) -> None:
+        self.needed = plan.coloured
+        self._pairs = deque(plan.pairs.tolist())
+        self._files, self._size = None, (source.height, source.width)
+        if plan.single:
+            return
+        self._files = find_flow(root, source.path, video_id)
+        self._files.check_count(source.num_frames)
+        for folder in written_folders(root, source.path, video_id) if self._files.images else ():
             check_written(folder, spec)
-    wanted, size = set(pairs.tolist()), (source.height, source.width)
-    colours = zip(coloured.tolist(), source.frames(coloured), strict=True)
-    for index in np.unique(np.concatenate([pairs, coloured])).tolist():
-        if index in wanted:
-            flow = np.zeros((*size, 2), np.float32) if files is None else files.read(index)
-            size = flow.shape[:2]
-            yield index, flow, None
-        if len(coloured) and index in coloured:
-            frame = next(colours)[1]
-            yield index, None, frame if frame.shape[:2] == size else cv2.resize(frame, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+    def take(self, index: int, frame: np.ndarray) -> Iterator[Part]:
+        """See ``Walk``."""
+        yield from self._until(index)
+        sized = frame.shape[:2] == self._size
+        yield index, None, frame if sized else cv2.resize(frame, self._size[::-1], interpolation=cv2.INTER_LINEAR)
+
+    def rest(self) -> Iterator[Part]:
+        """The flows behind the last frame that is needed."""
+        return self._until(None)
+
+    def _until(self, last: int | None) -> Iterator[Part]:
+        while self._pairs and (last is None or self._pairs[0] <= last):
+            pair = self._pairs.popleft()
+            flow = np.zeros((*self._size, 2), np.float32) if self._files is None else self._files.read(pair)
+            self._size = flow.shape[:2]
+            yield pair, flow, None
 
 
 def as_bytes(flow: np.ndarray, spec: FlowSpec) -> np.ndarray:
@@ -127,25 +212,34 @@ def as_bytes(flow: np.ndarray, spec: FlowSpec) -> np.ndarray:
 def walk_flows(source: VideoSource, pairs: np.ndarray, coloured: np.ndarray, spec: FlowSpec, weights: str = "") -> Iterator[Part]:
     """Decode once through the video: (i, flow i, None) for each of ``pairs`` and (i, None, RGB) for each of ``coloured``, as they come.
 
-    Both are sorted, each index once; RGB is at the flow's size. The only flow of a video of one frame is zero.
+    Both are sorted, each index once; see ``FlowWalk``.
     """
-    method = flow_method(spec, weights)
-    colour = in_colour(method)
-    wanted, shown, single = set(pairs.tolist()), set(coloured.tolist()), source.num_frames == 1
-    needed = np.unique(np.concatenate([pairs, coloured] if single else [pairs, pairs + 1, coloured]))
-    before: np.ndarray | None = None
-    for index, frame in zip(needed.tolist(), source.frames(needed), strict=True):
-        image = flow_size(frame, spec.short_side) if colour else flow_grey(frame, spec.short_side)
-        if single and index in wanted:
-            yield 0, np.zeros((*image.shape[:2], 2), np.float32), None
-        elif index - 1 in wanted and before is not None:
-            flow = method(before, image)
-            if not np.isfinite(flow).all():
-                raise FeatureError(f"{source.path}: flow method {spec.method} gives NaN or Inf between frames {index - 1} and {index}")
-            yield index - 1, flow, None
-        if index in shown:
-            yield index, None, flow_size(frame, spec.short_side)
-        before = image
+    plan = FlowPlan(coloured, pairs[None], pairs, coloured, source.num_frames == 1)
+    return _walked(source, FlowWalk(plan, flow_method(spec, weights), spec, source.path))
+
+
+def read_flows(
+    source: VideoSource, pairs: np.ndarray, coloured: np.ndarray, spec: FlowSpec, root: Path | None, video_id: str
+) -> Iterator[Part]:
+    """As ``walk_flows``, of the flow that ``extract.flow_files`` finds for the video."""
+    plan = FlowPlan(coloured, pairs[None], pairs, coloured, source.num_frames == 1)
+    return _walked(source, FileWalk(plan, source, spec, root, video_id))
+
+
+def _walked(source: VideoSource, walk: Walk) -> Iterator[Part]:
+    for index, frame in zip(walk.needed.tolist(), source.frames(walk.needed), strict=True):
+        yield from walk.take(index, frame)
+    yield from walk.rest()
+
+
+def flow_input(frame: np.ndarray, short_side: int, colour: bool) -> np.ndarray:
+    """What a method is given of a frame, RGB uint8 [H, W, 3]: itself or its grey, [h, w, 3] or [h, w], see ``flow_size``."""
+    return flow_size(frame, short_side) if colour else flow_grey(frame, short_side)
+
+
+def not_finite(path: Path, spec: FlowSpec, pair: int) -> str:
+    """What to say of a flow with NaN or Inf."""
+    return f"{path}: flow method {spec.method} gives NaN or Inf between frames {pair} and {pair + 1}"
 
 
 def flow_grey(frame: np.ndarray, short_side: int) -> np.ndarray:

@@ -58,10 +58,11 @@ class Network:
         self._under_way: deque[tuple[Download, list[Unit]]] = deque()
 
     @torch.inference_mode()
-    def resize(self, frames: np.ndarray) -> torch.Tensor:
+    def resize(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Frames uint8 [k, H, W, C] -> resized, uint8 [k, C, h, w] on the device. Whole frames travel: ten crops would be more bytes."""
         with self.watch.stage("crops"), self.device.working():
-            return resize_frames(self.device.upload(frames), self.spec.crops, self.backbone.info)
+            there = frames if isinstance(frames, torch.Tensor) else self.device.upload(frames)
+            return resize_frames(there, self.spec.crops, self.backbone.info)
 
     @torch.inference_mode()
     def cut(self, resized: torch.Tensor) -> torch.Tensor:

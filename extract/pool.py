@@ -26,18 +26,21 @@ POLL_SECONDS = 0.5  # how often a waiting job looks at its stop flag
 
 @dataclass(frozen=True)
 class Opened:
-    """A worker has begun a job, or begun it again (after a crash, or because what it sent was wrong); ``header`` is what it sent first."""
+    """A worker has begun a stream of a job, or begun it again (after a crash, or because what it sent was wrong); ``header`` is what it
+    sent first."""
 
     key: str
     header: Any
+    stream: int = 0
 
 
 @dataclass(frozen=True)
 class Block:
-    """The next frames of a job, uint8 [k, H, W, C]. They are the worker's memory: gone once the next event is asked for."""
+    """The next frames of a job's stream, uint8 [k, H, W, C]. They are the worker's memory: gone once the next event is asked for."""
 
     key: str
     frames: np.ndarray
+    stream: int = 0
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ class WorkerPool:
         try:
             kind, content = worker.connection.recv()
             if kind == "block":
-                shape, slot = content
+                shape, slot, stream = content
                 frames = np.empty(shape, np.uint8) if slot is None or worker.slots is None else worker.slots.view(slot, shape)
                 if slot is None:
                     worker.connection.recv_bytes_into(frames.data.cast("B"))
@@ -168,9 +171,9 @@ class WorkerPool:
         worker.silent = 0.0
         self.heard = self.heard or time.monotonic()
         if kind == "header":
-            yield Opened(key, content)
+            yield Opened(key, *content)
         elif kind == "block":
-            yield Block(key, frames)
+            yield Block(key, frames, stream)
             if slot is not None:
                 worker.free(slot)
         elif kind in ("done", "failed"):

@@ -1,7 +1,7 @@
 """From names to an extraction that can start: the spec resolved to its last default, the weights loaded, the store opened."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,19 @@ import torch
 
 from extract.backbones import Backbone, resolve_levels
 from extract.device import resolve_device
-from extract.dry_run import Forecast, forecast
-from extract.engine import make_network
+from extract.dry_run import Coming, Forecast, forecast
 from extract.fit import as_trained, check_fit, notes
+from extract.flow import weights_for
 from extract.flow_files import check_written
 from extract.flow_frames import resolve_flow
 from extract.fold import fold
 from extract.modality import with_quantise
 from extract.precision import compiled, prepare
 from extract.presets import preset, store_name
-from extract.run import Summary, extract_features
+from extract.run import Prepared, Summary, extract_together
 from extract.spec import FLOW_FILES, FeatureSpec, RunOptions
 from extract.weights import load_backbone
+from extract.wishes import Wish
 from store.digest import to_plain
 from store.errors import SpecError
 from store.features import FeatureStore
@@ -31,45 +32,68 @@ from store.videos import VideoList
 
 def extract_list(
     videos: VideoList,
-    preset_name: str | None,
-    overrides: Mapping[str, Any],
-    weights: str | None,
+    wishes: Sequence[Wish],
     options: RunOptions,
     out: Path,
-    name: str | None = None,
     part: str | None = None,
     stopped: Callable[[], bool] = lambda: False,
-) -> tuple[Path, Summary]:
-    """Everything that ``actioncache extract`` does; returns the store's folder and the summary."""
+) -> list[tuple[Path, Summary]]:
+    """Everything that ``actioncache extract`` does; returns the folder of each store and its summary."""
     part_name, chosen = choose_part(videos, part)
-    spec, backbone = prepare_spec(preset_name, overrides, weights, resolve_device(options.device), options.flow_weights)
-    if spec.flow.method == FLOW_FILES and options.flow_root:
-        check_written(Path(options.flow_root), spec.flow)
-    told = tuple(notes(spec, backbone.info))
-    for note in told:  # now, and not only in the summary hours later
+    prepared = prepare_wishes(wishes, options)
+    for spec, _ in prepared:
+        if spec.flow.method == FLOW_FILES and options.flow_root:
+            check_written(Path(options.flow_root), spec.flow)
+    told = [tuple(notes(spec, backbone.info)) for spec, backbone in prepared]
+    for note in dict.fromkeys(note for each in told for note in each):  # now, and not only in the summary hours later
         print(f"note: {note}", file=sys.stderr, flush=True)
-    store = FeatureStore.create(out, name or store_name(preset_name), to_plain(spec))
-    summary = extract_features(chosen, spec, store, backbone, options, part_name, stopped)
-    return store.path, replace(summary, notes=(*told, *summary.notes))
+    streams = [
+        Prepared(spec, backbone, FeatureStore.create(out, wish.name or store_name(wish.preset), to_plain(spec)))
+        for wish, (spec, backbone) in zip(wishes, prepared, strict=True)
+    ]
+    summaries = extract_together(chosen, streams, options, part_name, stopped)
+    return [
+        (stream.store.path, replace(summary, notes=(*each, *summary.notes)))
+        for stream, summary, each in zip(streams, summaries, told, strict=True)
+    ]
 
 
 def forecast_list(
     videos: VideoList,
-    preset_name: str | None,
-    overrides: Mapping[str, Any],
-    weights: str | None,
+    wishes: Sequence[Wish],
     options: RunOptions,
     out: Path,
-    name: str | None = None,
     part: str | None = None,
     stopped: Callable[[], bool] = lambda: False,
-) -> tuple[Path, Forecast]:
-    """What ``extract_list`` would do; returns the store's folder, which is not made, and the forecast."""
+) -> list[tuple[Path, Forecast]]:
+    """What ``extract_list`` would do; returns the folder of each store, which is not made, and the forecast."""
     _, chosen = choose_part(videos, part)
-    spec, backbone = prepare_spec(preset_name, overrides, weights, resolve_device(options.device), options.flow_weights)
-    path = FeatureStore.place(out, name or store_name(preset_name), to_plain(spec))
-    store = FeatureStore.open(path) if path.exists() else None
-    return path, forecast(chosen, spec, store, lambda: make_network(backbone, spec, options), options, stopped)
+    places, coming = [], []
+    for wish, (spec, backbone) in zip(wishes, prepare_wishes(wishes, options), strict=True):
+        places.append(FeatureStore.place(out, wish.name or store_name(wish.preset), to_plain(spec)))
+        coming.append(Coming(spec, backbone, FeatureStore.open(places[-1]) if places[-1].exists() else None))
+    return list(zip(places, forecast(chosen, coming, options, stopped), strict=True))
+
+
+def prepare_wishes(wishes: Sequence[Wish], options: RunOptions) -> list[tuple[FeatureSpec, Backbone]]:
+    """The resolved spec and the network of each; ``SpecError`` for what cannot be done in one pass over the videos."""
+    device = resolve_device(options.device)
+    plain = [resolve(FeatureSpec, preset(wish.preset) if wish.preset else {}, wish.overrides) for wish in wishes]
+    learned = [weights_for(spec.flow, options.flow_weights) for spec in plain]
+    weights = learned if any(learned) else [options.flow_weights] * len(wishes)  # the wrong ones are told where they are used
+    prepared = [prepare_spec(wish.preset, wish.overrides, wish.weights, device, each) for wish, each in zip(wishes, weights, strict=True)]
+    first, *others = [spec for spec, _ in prepared]
+    for other in others:
+        if other == first:
+            raise SpecError(
+                "both streams have one and the same spec, so they would be one store; leave the second out, or change a setting"
+            )
+        if other.decode != first.decode:
+            raise SpecError(
+                f"one pass over a video decodes it in one way, but the streams have {first.decode} and {other.decode}; "
+                "set --decode.* flags, which go for both, or run two commands"
+            )
+    return prepared
 
 
 def prepare_spec(

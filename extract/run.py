@@ -1,12 +1,14 @@
 """Stage one: a list of videos becomes features in a store."""
 
+import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from extract.backbones import Backbone
 from extract.device import resolve_device
-from extract.engine import Extraction, make_network
+from extract.engine import Extraction, make_extraction, run_together
 from extract.passes import as_before, note_passes
 from extract.publish import Publisher
 from extract.spec import FeatureSpec, RunOptions
@@ -40,6 +42,15 @@ class Summary:
         return self.done + self.skipped + len(self.failed)
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A store and what fills it: a resolved spec, and its network with weights, on the device."""
+
+    spec: FeatureSpec
+    backbone: Backbone
+    store: FeatureStore
+
+
 def extract_features(
     videos: VideoList,
     spec: FeatureSpec,
@@ -54,24 +65,47 @@ def extract_features(
     ``backbone`` is prepared (weights loaded, on the device) and ``spec`` resolved. A video that cannot be done is recorded as failed
     and the rest goes on. Raises ``Interrupted``, with everything complete published, once ``stopped()`` is true.
     """
-    todo, skipped, known = outstanding(videos, store, options.retry_failed)
-    network = make_network(backbone, spec, as_before(options, store.path, resolve_device(options.device)))
-    told = note_passes(network, store.path) if todo else ()
-    for note in told:  # now, and not only in the summary hours later
-        print(f"note: {note}", file=sys.stderr, flush=True)
-    writer = store.writer(part, max_seconds=options.publish_seconds)
-    with writer, Publisher(writer) as publisher, Progress("extract", len(todo)) as progress:
-        job = Extraction(network, publisher, progress)
-        job.run(todo, options, stopped)
-    total = network.watch.total
-    seconds = {**network.watch.seconds, "publish": publisher.seconds, "total": total}
-    if left := len(todo) - len(job.done) - len(job.failed):
-        raise Interrupted(
-            f"interrupted with {left} of {len(videos)} videos left; all finished ones are in {store.path}; run the command again"
+    return extract_together(videos, [Prepared(spec, backbone, store)], options, part, stopped)[0]
+
+
+def extract_together(
+    videos: VideoList, streams: Sequence[Prepared], options: RunOptions, part: str = "main", stopped: Callable[[], bool] = lambda: False
+) -> list[Summary]:
+    """As ``extract_features``, for stores whose specs share ``FeatureSpec.decode``: a video is decoded once for all that lack it."""
+    known = [outstanding(videos, stream.store, options.retry_failed) for stream in streams]
+    work: list[tuple[Extraction, list[Video]]] = []
+    publishers: list[Publisher] = []
+    with ExitStack() as stack:
+        for stream, (todo, _, _) in zip(streams, known, strict=True):
+            writer = stack.enter_context(stream.store.writer(part, max_seconds=options.publish_seconds))
+            publishers.append(stack.enter_context(Publisher(writer)))
+            as_noted = as_before(options, stream.store.path, resolve_device(options.device))
+            beside = work[0][0] if work else None
+            work.append((make_extraction(stream.backbone, stream.spec, as_noted, publishers[-1], beside), todo))
+        told = [note_passes(job.network, stream.store.path) if todo else () for stream, (job, todo) in zip(streams, work, strict=True)]
+        for note in dict.fromkeys(itertools.chain(*told)):  # now, and not only in the summary hours later
+            print(f"note: {note}", file=sys.stderr, flush=True)
+        progress = stack.enter_context(Progress("extract", len({video.id for _, todo in work for video in todo})))
+        run_together(work, progress, options, stopped)
+    watch = work[0][0].network.watch
+    total = watch.total
+    busy = min(1.0, sum(job.network.device.busy_seconds() for job, _ in work) / total)
+    if left := len(set().union(*(job.left for job, _ in work))):
+        places = " and ".join(str(stream.store.path) for stream in streams)
+        raise Interrupted(f"interrupted with {left} of {len(videos)} videos left; all finished ones are in {places}; run the command again")
+    return [
+        Summary(
+            len(job.done),
+            skipped,
+            {**before, **job.failed},
+            {name: str(error) for name, error in sorted(stream.store.damaged.items())},
+            {**watch.seconds, "publish": publisher.seconds, "total": total},
+            job.clips,
+            busy,
+            said,
         )
-    damaged = {name: str(error) for name, error in sorted(store.damaged.items())}
-    busy = min(1.0, network.device.busy_seconds() / total)
-    return Summary(len(job.done), skipped, {**known, **job.failed}, damaged, seconds, job.clips, busy, told)
+        for stream, (job, _), publisher, (_, skipped, before), said in zip(streams, work, publishers, known, told, strict=True)
+    ]
 
 
 def outstanding(videos: VideoList, store: FeatureStore, retry_failed: bool) -> tuple[list[Video], int, dict[str, tuple[str, str]]]:

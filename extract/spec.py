@@ -178,6 +178,10 @@ class RunOptions(Checked):
     publish_seconds: float = setting(30.0, "finished videos wait at most about so long in memory; a crash costs no more work than that")
     flow_root: str = setting("", "folder of flow that another tool computed (flow.method files); none given: each video's own folder")
     flow_weights: str = setting("", "weights of a flow method that is a network: a file, published, published:NAME or random:SEED")
+    flow_on: Literal["auto", "workers", "device"] = setting(
+        "auto",
+        "where flow is computed: in the decoding processes, or in this one on the network's device; auto: there for tvl1 and raft on CUDA",
+    )
     retry_failed: bool = setting(False, "also try videos again whose failure is recorded and whose file has not changed")
 
     def check(self) -> None:

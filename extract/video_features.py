@@ -27,8 +27,8 @@ class VideoFeatures:
         self._frames: dict[int, torch.Tensor] = {}  # resized, of clips that are not complete
         self._results: list[dict[str, np.ndarray]] = [{}] * len(self._units)
 
-    def add(self, frames: np.ndarray) -> None:
-        """Take the next wanted frames, uint8 [k, H, W, C], and run every full pass they complete."""
+    def add(self, frames: np.ndarray | torch.Tensor) -> None:
+        """Take the next wanted frames, uint8 [k, H, W, C] (a tensor is on the device), and run every full pass they complete."""
         arriving = self.wanted[self._arrived : self._arrived + len(frames)]
         self._arrived += len(frames)
         resized = self.network.resize(frames)

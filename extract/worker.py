@@ -32,19 +32,19 @@ class Emitter:
         self._connection, self._slots = connection, slots
         self._free = deque(range(SLOTS))
 
-    def header(self, header: Any) -> None:
-        """Send what is known before the first frame; sent again, it takes back everything sent before."""
-        self._send("header", header)
+    def header(self, header: Any, stream: int = 0) -> None:
+        """Send what is known before a stream's first frame; sent again, it takes back everything of that stream sent before."""
+        self._send("header", (header, stream))
 
-    def block(self, frames: Sequence[np.ndarray]) -> None:
-        """Send frames, each uint8 [H, W, C]; waits while the job is busy."""
+    def block(self, frames: Sequence[np.ndarray], stream: int = 0) -> None:
+        """Send frames of a stream, each uint8 [H, W, C]; waits while the job is busy."""
         shape = (len(frames), *frames[0].shape)
         if self._slots is not None and len(frames) * frames[0].nbytes <= SLOT_BYTES:
             slot = self._take()
             np.stack(frames, out=self._slots.view(slot, shape))
-            self._send("block", (shape, slot))
+            self._send("block", (shape, slot, stream))
         else:
-            self._send("block", (shape, None), np.stack(frames).data.cast("B"))
+            self._send("block", (shape, None, stream), np.stack(frames).data.cast("B"))
 
     def alive(self) -> None:
         """Tell that a long step is making progress, so that it is not taken for a hang."""

@@ -77,6 +77,11 @@ def flow_method(spec: FlowSpec, weights: str = "") -> FlowMethod:
     return method
 
 
+def weights_for(spec: FlowSpec, weights: str) -> str:
+    """``weights`` where the spec's method is a network, else none."""
+    return weights if spec.method in FLOWS.names() and isinstance(FLOWS.get(spec.method), LearnedFamily) else ""
+
+
 def in_colour(method: FlowMethod) -> bool:
     """Whether a method is given RGB images."""
     return bool(getattr(method, "colour", False))

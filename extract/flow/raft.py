@@ -2,7 +2,8 @@
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 NAMES = ("raft_small", "raft_large")
 SMALLEST_SIDE, STRIDE = 128, 8  # pixels; the network correlates features at an eighth, a sixteenth, ... of the size
+BATCH_PIXELS = 1 << 20  # of images on a device; RAFT takes some 4 kB of memory for each
 SHOWN = 3  # keys listed of each kind of problem
 
 
@@ -30,38 +32,80 @@ class Raft:
 
     def __init__(self, network: "torch.nn.Module", updates: int, version: str) -> None:
         self._network, self._updates, self.version = network, updates, version
+        self._at_once: dict[tuple[int, int, torch.device], int] = {}
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Motion from ``first`` to ``second``, see ``FlowMethod``: RGB uint8 [H, W, 3]. On one thread, for decode workers."""
         import torch
 
         pair = [torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None] for image in (first, second)]
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)  # the workers are the parallelism, and the last bits would depend on the number
-        try:
-            return np.ascontiguousarray(self.batch(*pair)[0].permute(1, 2, 0).numpy())
-        finally:
-            torch.set_num_threads(before)
+        return np.ascontiguousarray(self.batch(*pair)[0].permute(1, 2, 0).numpy())
 
     def batch(self, first: "torch.Tensor", second: "torch.Tensor") -> "torch.Tensor":
         """Motion from each image of ``first`` to that of ``second``: float32 [B, 2, H, W] on their device, (x, y) in pixels.
 
-        Both are RGB uint8 [B, 3, H, W]. The network moves to their device. The last bits may depend on the size of the batch.
+        Both are RGB uint8 [B, 3, H, W]. The network moves to their device. A pair's flow does not depend on what is beside it: on a
+        processor pairs are computed one by one on one thread, elsewhere in batches of ``pairs_at_once``, the last one filled up, where the
+        place in a batch makes no difference, and else one by one.
         """
         import torch
-
-        from extract.precision import exact_arithmetic
 
         if first.shape != second.shape or first.ndim != 4 or first.shape[1] != 3 or {first.dtype, second.dtype} != {torch.uint8}:
             given = " and ".join(f"{image.dtype} {list(image.shape)}" for image in (first, second))
             raise FeatureError(f"RAFT takes two batches of RGB images, uint8 [B, 3, H, W] of one size, not {given}")
         height, width = first.shape[2:]
+        size = self.pairs_at_once(height, width, first.device)
+        with one_thread() if first.device.type == "cpu" else nullcontext():
+            parts = [self._batch(first[begin : begin + size], second[begin : begin + size], size) for begin in range(0, len(first), size)]
+        return torch.cat(parts)
+
+    def pairs_at_once(self, height: int, width: int, device: "torch.device") -> int:
+        """See ``extract.flow_device.DeviceMethod``."""
+        key = (height, width, device)
+        if key not in self._at_once:
+            most = 1 if device.type == "cpu" else max(1, BATCH_PIXELS // (height * width))
+            self._at_once[key] = most if most == 1 or self._rows_agree(most, height, width, device) else 1
+        return self._at_once[key]
+
+    def _rows_agree(self, count: int, height: int, width: int, device: "torch.device") -> bool:
+        """Whether a pair's flow is the same to the last bit wherever in a batch it stands."""
+        import torch
+
+        noise = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(device)
+        first, second = (image.expand(count, -1, -1, -1) for image in noise)
+        flow = self._batch(first, second, count)
+        return bool((flow == flow[:1]).all())
+
+    def _batch(self, first: "torch.Tensor", second: "torch.Tensor", size: int) -> "torch.Tensor":
+        """Flow of at most ``size`` pairs, which are filled up with black ones."""
+        import torch
+
+        from extract.precision import exact_arithmetic
+
+        count, (height, width) = len(first), first.shape[2:]
+        if count < size:
+            black = first.new_zeros(size - count, 3, height, width)
+            first, second = (torch.cat([images, black]) for images in (first, second))
+        first, second = (images.contiguous() for images in (first, second))  # one layout, one result
         pads = padding(height, width)
         with torch.inference_mode(), exact_arithmetic():
             images = [torch.nn.functional.pad((image.float() / 255 - 0.5) / 0.5, pads, mode="replicate") for image in (first, second)]
             flow = self._network.to(first.device)(*images, num_flow_updates=self._updates)[-1]
         left, _, top, _ = pads
-        return flow[:, :, top : top + height, left : left + width].float()
+        return flow[:count, :, top : top + height, left : left + width].float()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """In workers, which are the parallelism, and because the last bits would depend on the number."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def padding(height: int, width: int) -> tuple[int, int, int, int]:

@@ -13,7 +13,8 @@ from extract.backbones import BackboneInfo, backbone_info
 from extract.crops import crop_boxes, cut, normalise, resize_frames
 from extract.flow import FLOWS
 from extract.flow_bytes import flow_bytes
-from extract.flow_frames import flow_frames, flow_size, stack_indices
+from extract.flow_frames import flow_frames, flow_size
+from extract.flow_stacks import stack_indices
 from extract.modality import check_channels, flow_channels, with_quantise
 from extract.network import Network
 from extract.spec import CropSpec, DecodeSpec, FeatureSpec, FlowSpec

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 from extract.backbones import Backbone
 from extract.clips import clip_indices, frame_spans
-from extract.decode import ClipPlan, DecodeJob, _blocks, decode_clips
+from extract.decode import ClipPlan, DecodeJob, Stream, _Sender, decode_clips
 from extract.device import resolve_device
 from extract.engine import Extraction, make_network
 from extract.network import Network
@@ -25,7 +25,6 @@ from extract.spec import ClipSpec, FeatureSpec, RunOptions
 from store.digest import to_plain
 from store.errors import Interrupted, PipelineError, SpecError, StoreError, WeightsError
 from store.features import Features, FeatureStore
-from store.progress import Progress
 from store.videos import Video, VideoList
 
 ONE_WORKER = RunOptions(device="cpu", workers=1)
@@ -194,19 +193,21 @@ def test_a_video_whose_draft_was_wrong_is_sent_again(
     path.write_bytes(data)
     sent: list[tuple[str, int]] = []
     emitter = SimpleNamespace(
-        header=lambda plan: sent.append(("plan", plan.indices[-1, 0])),
-        block=lambda frames: sent.append(("frames", len(frames))),
+        header=lambda plan, stream: sent.append(("plan", plan.indices[-1, 0])),
+        block=lambda frames, stream: sent.append(("frames", len(frames))),
         alive=lambda: None,
     )
-    job = DecodeJob(path, FeatureSpec(clips=ClipSpec(segments=10)))
-    plan = decode_clips(job, emitter)  # type: ignore[arg-type]
+    job = DecodeJob(path, {0: Stream(FeatureSpec(clips=ClipSpec(segments=10)))})
+    plan = decode_clips(job, emitter)[0]  # type: ignore[arg-type]
+    assert isinstance(plan, ClipPlan)
     assert sent == [("plan", 55), ("frames", 10)]  # held back until it was certain
     assert plan.indices[:, 0].tolist() == [(2 * i + 1) * 58 // 20 for i in range(10)]
     np.testing.assert_allclose(plan.times[:, 0], [(index + 2 * (index >= 20)) / 25 for index in plan.indices[:, 0]])
     sent.clear()
     monkeypatch.setattr("extract.decode.HELD_BYTES", 0)
+    monkeypatch.setattr("extract.decode.BLOCK_FRAMES", 5)
     decode_clips(job, emitter)  # type: ignore[arg-type]
-    assert sent == [("plan", 57), ("frames", 10), ("plan", 55), ("frames", 10)]
+    assert sent == [("plan", 57), ("frames", 5), ("frames", 5), ("plan", 55), ("frames", 5), ("frames", 5)]
 
 
 @pytest.mark.parametrize("kind", ["frames", "clips"])
@@ -216,13 +217,13 @@ def test_what_a_second_header_takes_back_leaves_no_trace(kind: str) -> None:
     frames = moving_square(1, 40)
     given: dict[str, Features] = {}
     sink = SimpleNamespace(add=given.__setitem__, fail=lambda *problem: pytest.fail(str(problem)), refused=lambda wait=False: [])
-    job = Extraction(Network(backbone, spec, torch.device("cpu"), 6, mixed=True), sink, Progress("extract", 2))  # type: ignore[arg-type]
+    job = Extraction(Network(backbone, spec, torch.device("cpu"), 6, mixed=True), sink)  # type: ignore[arg-type]
     right, wrong = (ClipPlan(indices, frame_spans(indices), frame_spans(indices) / 25) for indices in clips_of(spec, 40, 30))
     for key, plans in (("once", [right]), ("twice", [wrong, right])):
         for plan in plans:
-            job._handle(Opened(key, plan))
-            job._handle(Block(key, frames[plan.wanted]))
-        job._handle(Finished(key, right))
+            job.handle(Opened(key, plan))
+            job.handle(Block(key, frames[plan.wanted]))
+        job.handle(Finished(key, right))
     job.network.finish()
     job._hand_over()
     level = next(iter(given["once"].values))
@@ -233,11 +234,15 @@ def clips_of(spec: FeatureSpec, *lengths: int) -> Iterator[np.ndarray]:
     return (clip_indices(length, spec.clips) for length in lengths)
 
 
-def test_blocks_of_small_frames_stay_small() -> None:
-    frame = np.zeros((8, 8, 3), np.uint8)  # ten crops of one are 8,000 times its bytes
-    assert [len(block) for block in _blocks(iter([frame] * 150))] == [64, 64, 22]
-    large = np.zeros((1500, 2000, 3), np.uint8)
-    assert [len(block) for block in _blocks(iter([large] * 2))] == [1, 1]
+@pytest.mark.parametrize(("shape", "count", "expected"), [((8, 8, 3), 150, [64, 64, 22]), ((1500, 2000, 3), 2, [1, 1])])
+def test_blocks_of_small_frames_stay_small(shape: tuple[int, ...], count: int, expected: list[int]) -> None:
+    sent: list[int] = []  # ten 224-crops of one 8 x 8 frame are 8,000 times its bytes
+    emitter = SimpleNamespace(header=lambda plan, stream: None, block=lambda frames, stream: sent.append(len(frames)))
+    sender = _Sender(ClipPlan(*[np.zeros((1, 2))] * 3), emitter, 0)  # type: ignore[arg-type]
+    for _ in range(count):
+        sender.frame(np.zeros(shape, np.uint8), held=False)
+    sender.release()
+    assert sent == expected
 
 
 def test_ten_crops_are_averaged_in_float32_or_kept(tmp_path: Path, videos: VideoList) -> None:

@@ -139,6 +139,22 @@ class Tvl1:
             first, second = (cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE) for image in (first, second))
         return np.ascontiguousarray(self._flow(first, second)[:, :height, :width].transpose(1, 2, 0))
 
+    def pairs_at_once(self, height: int, width: int, device: "torch.device") -> int:
+        """See ``extract.flow_device.DeviceMethod``."""
+        from extract.flow.tvl1.solve import pairs_of_a_batch
+
+        return pairs_of_a_batch(height, width)
+
+    def batch(self, first: "torch.Tensor", second: "torch.Tensor") -> "torch.Tensor":
+        """Motion from each image of ``first`` to that of ``second``, grey uint8 [B, 1, H, W]: float32 [B, 2, H, W], the same as of each
+        pair alone; images of one pixel a side are extended by their border."""
+        height, width = first.shape[2:]
+        sides = [image[:, 0] for image in (first, second)]
+        for axis in (1, 2):
+            short = max(0, SMALLEST_SIDE - first.shape[axis + 1])
+            sides = [side.repeat_interleave(1 + short, axis) for side in sides]
+        return tvl1(sides[0], sides[1], self._params)[:, :, :height, :width]
+
     def _flow(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         if native.available():
             return native.solve(first[None], second[None], self._params, 1)[0]

@@ -48,14 +48,19 @@ def _one_by_one(first: torch.Tensor, second: torch.Tensor, params: Tvl1Params, f
 
 
 def _in_batches(first: torch.Tensor, second: torch.Tensor, params: Tvl1Params, flow: torch.Tensor) -> None:
-    """Fill ``flow`` in batches of bounded memory."""
+    """Fill ``flow`` in batches of bounded memory. They have one size, so that one set of graphs serves: what is not there ends at once."""
     count, height, width = first.shape
-    batch = max(1, min(count, BATCH_PIXELS // (height * width)))
+    batch = pairs_of_a_batch(height, width)
     on_device = torch.cuda.device(first.device) if first.is_cuda else contextlib.nullcontext()
     with torch.no_grad(), _LOCK, on_device:
         for begin in range(0, count, batch):
             part = slice(begin, begin + batch)
             flow[part] = solve_batch(first[part], second[part], params, batch)
+
+
+def pairs_of_a_batch(height: int, width: int) -> int:
+    """Pairs of this size that are solved together on a device."""
+    return max(1, BATCH_PIXELS // (height * width))
 
 
 def solve_batch(first: torch.Tensor, second: torch.Tensor, params: Tvl1Params, batch: int) -> torch.Tensor:
