@@ -41,7 +41,7 @@ class DeviceMethod(Protocol):
 def device_flow(network: Network, options: RunOptions) -> "FlowQueue | None":
     """What computes the flow that ``network`` takes on its device; None where decode workers do, or there is none to compute.
 
-    By ``options.flow_on``; ``auto`` is the device where it is CUDA and the method can. Raises ``SpecError`` for one that cannot but must.
+    By ``options.flow_on``; ``auto`` is the device where it is CUDA and the method can, see ``check_flow_on``.
     """
     flow, device = network.spec.flow, network.device
     if options.flow_on == "workers" or flow.method not in FLOWS.names():
@@ -49,11 +49,15 @@ def device_flow(network: Network, options: RunOptions) -> "FlowQueue | None":
     if options.flow_on == "auto" and device.device.type != "cuda":
         return None
     method = flow_method(flow, weights_for(flow, options.flow_weights))
-    if isinstance(method, DeviceMethod):
-        return FlowQueue(method, flow, network)
-    if options.flow_on == "device":
-        raise SpecError(f"flow method {flow.method} runs in decode workers only; leave --flow-on out, or set another --flow.method")
-    return None
+    return FlowQueue(method, flow, network) if isinstance(method, DeviceMethod) else None
+
+
+def check_flow_on(flow: FlowSpec, options: RunOptions) -> None:
+    """Raise ``SpecError`` where flow must be computed on the device but the method cannot."""
+    if options.flow_on != "device" or not flow.method:
+        return
+    if flow.method not in FLOWS.names() or not isinstance(flow_method(flow, weights_for(flow, options.flow_weights)), DeviceMethod):
+        raise SpecError(f"flow method {flow.method} cannot be computed on a device; leave --flow-on out, or set another --flow.method")
 
 
 class Waiting(NamedTuple):

@@ -13,6 +13,7 @@ from extract.device import resolve_device
 from extract.dry_run import Coming, Forecast, forecast
 from extract.fit import as_trained, check_fit, notes
 from extract.flow import weights_for
+from extract.flow_device import check_flow_on
 from extract.flow_files import check_written
 from extract.flow_frames import resolve_flow
 from extract.fold import fold
@@ -82,6 +83,8 @@ def prepare_wishes(wishes: Sequence[Wish], options: RunOptions) -> list[tuple[Fe
     learned = [weights_for(spec.flow, options.flow_weights) for spec in plain]
     weights = learned if any(learned) else [options.flow_weights] * len(wishes)  # the wrong ones are told where they are used
     prepared = [prepare_spec(wish.preset, wish.overrides, wish.weights, device, each) for wish, each in zip(wishes, weights, strict=True)]
+    for spec, _ in prepared:
+        check_flow_on(spec.flow, options)
     first, *others = [spec for spec, _ in prepared]
     for other in others:
         if other == first:

@@ -98,9 +98,11 @@ def test_flow_with_nan_fails_its_video_alone(listed: Path, tmp_path: Path, monke
 
 
 def test_a_method_without_a_form_for_devices_is_refused(listed: Path, tmp_path: Path) -> None:
-    result = run(listed, tmp_path, "--preset", "tiny-flow", "--flow-on", "device")
-    assert isinstance(result.exception, SpecError)
-    assert "flow method dis runs in decode workers only" in str(result.exception)
+    for flags in ([], ["--flow.method", "files", "--flow.origin", "a tool"]):
+        result = run(listed, tmp_path, "--preset", "tiny-flow", "--flow-on", "device", *flags)
+        assert isinstance(result.exception, SpecError)
+        assert f"flow method {'files' if flags else 'dis'} cannot be computed on a device" in str(result.exception)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("quantise", ["symmetric", "dense_flow", "i3d"])
