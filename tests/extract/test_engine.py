@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from extract.engine import Extraction, make_network
+from extract.engine import Extraction, make_network, run_together
 from extract.prepare import prepare_spec
 from extract.spec import RunOptions
 from store.features import Features
@@ -40,8 +40,8 @@ def test_a_video_that_is_refused_late_counts_once(tmp_path: Path, encode_video: 
     spec, backbone = prepare_spec("tiny", {}, "random:0", torch.device("cpu"))
     sink = LateRefusal("b.mp4")
     with Progress("extract", len(videos), live=False) as progress:
-        job = Extraction(make_network(backbone, spec, OPTIONS), sink, progress)
-        job.run(videos, OPTIONS)
+        job = Extraction(make_network(backbone, spec, OPTIONS), sink)
+        run_together([(job, videos)], progress, OPTIONS)
         assert progress.done == 3
     assert sorted(job.done) == ["a.mp4", "c.mp4"]
     assert job.failed == sink.failures == {"b.mp4": ("features", "too wide")}
