@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -38,7 +38,7 @@ COMMANDS = {
         "sweep": ("temporal.sweep_commands", "sweep", "Train every combination of a grid; rank by validation, never by test."),
         "reproduce": ("temporal.reproduce_commands", "reproduce", "Run a paper's tables and curves; its numbers beside ours."),
         "protocols": ("temporal.protocol_commands", "protocols", "List the papers' settings for train-head."),
-        "predict": ("temporal.commands", "predict", "Score videos of a store with a trained head."),
+        "predict": ("temporal.predict_command", "predict", "Score videos, of a store or straight from their files, with a trained head."),
     },
     "Beside the networks": {
         "idt": ("cli", "idt", "Improved trajectories: extract, encode as Fisher vectors, score with an SVM."),
@@ -68,12 +68,23 @@ IDT = {
 }
 
 
-def fuse_tables(tables: "Mapping[str, ScoreTable]", rule: str, weights: Mapping[str, float]) -> "ScoreTable":
-    """Late fusion, for commands of stage two that need it: its package imports none of fusion, so they find this in the context."""
-    from fusion.fuse import fuse
-    from fusion.spec import FuseSpec
+class Packages:
+    """What commands of stage two need of its siblings, which it may not import: packages are joined here. They find this in the context."""
 
-    return fuse(tables, FuseSpec(rule=rule, weights=dict(weights)))
+    def fuse(self, tables: "Mapping[str, ScoreTable]", rule: str, weights: Mapping[str, float]) -> "ScoreTable":
+        """Late fusion."""
+        from fusion.fuse import fuse
+        from fusion.spec import FuseSpec
+
+        return fuse(tables, FuseSpec(rule=rule, weights=dict(weights)))
+
+    def extract(self, *arguments: Any) -> Any:
+        """``extract.again.extract_again``."""
+        return importlib.import_module("extract.again").extract_again(*arguments)
+
+    def strip(self, *arguments: Any) -> Any:
+        """``extract.pictures.frame_strip``."""
+        return importlib.import_module("extract.pictures").frame_strip(*arguments)
 
 
 class LazyGroup(click.Group):
@@ -109,7 +120,7 @@ def cli(context: click.Context) -> None:
 
     LIST -> extract -> store -> train-head -> scores -> fuse -> report
     """
-    context.obj = fuse_tables
+    context.obj = Packages()
 
 
 class IdtGroup(LazyGroup):

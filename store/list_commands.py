@@ -3,7 +3,7 @@
 import functools
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,19 @@ def list_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, videos=_reader(kwargs)(None), **kwargs)
 
     return _with_options(read)
+
+
+def optional_list_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: ``list_options`` where LIST may be left out; ``videos`` is then None."""
+
+    @functools.wraps(command)
+    def read(*args: Any, **kwargs: Any) -> Any:
+        given = kwargs["list_source"] is not None
+        reader = _reader(kwargs)
+        return command(*args, videos=reader(None) if given else None, **kwargs)
+
+    source = click.argument("list_source", metavar="[LIST]", required=False, type=click.Path(path_type=Path))
+    return source(_with_options(read, _OPTIONS[1:]))
 
 
 def splits_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,8 +77,8 @@ def _reader(kwargs: dict[str, Any]) -> Callable[[int | None], VideoList]:
     return read
 
 
-def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_OPTIONS):
+def _with_options(command: Callable[..., Any], options: Sequence[Callable[..., Any]] = ()) -> Callable[..., Any]:
+    for option in reversed(options or _OPTIONS):
         command = option(command)
     return command
 

@@ -1,4 +1,4 @@
-"""Commands of stage two: ``train-head`` and ``predict``."""
+"""The command ``train-head``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from store.files import safe_name
-from store.list_commands import list_options, splits_options, whole_numbers
+from store.list_commands import splits_options, whole_numbers
 from store.options import resolve, spec_options
 from store.signals import stop_signals
 from store.videos import VideoList
@@ -111,37 +111,8 @@ def train_head(
     for note in dict.fromkeys(note for outcome in outcomes for note in outcome.notes):
         click.echo(f"note: {note}", err=True)
     missing = list(dict.fromkeys(id_ for outcome in outcomes for id_ in outcome.missing))
-    _report_missing(missing)
+    report_missing(missing)
     context.exit(1 if missing else 0)
-
-
-@click.command("predict")
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@list_options
-@features_option
-@click.option("--output", "-o", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Score table to write (.npz).")
-@missing_option
-@device_option
-@click.pass_context
-def predict(
-    context: click.Context, videos: VideoList, run: Path, features: tuple[Path, ...], output: Path, allow_missing: bool, device: str
-) -> None:
-    """Score the videos of LIST with the head of RUN, from the same kind of features that it was trained on."""
-    from store.features import FeatureStore
-    from temporal.experiment import top1
-    from temporal.predict import predict as score
-    from temporal.run_dir import Run
-    from temporal.sequences import missing_videos
-
-    stores = [FeatureStore.open(path) for path in features]
-    absent = missing_videos(stores, videos) if allow_missing else []
-    if absent:
-        videos = videos.subset([video.id for video in videos if video.id not in set(absent)])
-    table = score(Run.open(run), stores, videos, device)
-    table.save(output)
-    click.echo(f"{output}: {accuracy_text(top1(table), len(table.ids))}")
-    _report_missing(absent)
-    context.exit(1 if absent else 0)
 
 
 def accuracy_text(top1: float | None, count: int) -> str:
@@ -173,6 +144,7 @@ def _mean_text(path: Path, values: Sequence[float], what: str) -> list[str]:
     return [f"{path}: top-1 {100 * mean:.2f} % mean of {len(values)} {what}, deviation {100 * deviation:.2f}"]
 
 
-def _report_missing(missing: Sequence[str]) -> None:
+def report_missing(missing: Sequence[str]) -> None:
+    """Name the videos that were left out."""
     if missing:
         click.echo(f"{len(missing)} videos of the list have no features and were left out: {', '.join(missing)}", err=True)

@@ -102,7 +102,7 @@ def reproduce(
     plan = Plan(tuple(numbers), cross_validate, allow_missing, jobs, device, cast("Backend", backend), scheduler, head_weights, together)
     named = {f"split-{number}" if number else "list": videos for number, videos in lists.items()}
     facts = gather(paper, features, levels, scores, next(iter(lists.values())), cross_validate, quick)
-    bench = Bench(folder, facts, named, plan, overrides, score_files(paper, scores, named), context.obj)
+    bench = Bench(folder, facts, named, plan, overrides, score_files(paper, scores, named), context.obj.fuse)
     done = run(paper, bench)
     written = write_reproduction(done, folder, shlex.join(["actioncache", *sys.argv[1:]]))
     click.echo(text(done))

@@ -27,6 +27,7 @@ TORCH_FREE += [f"extract/flow_{name}.py" for name in ("commands", "files", "layo
 TORCH_FREE += [
     "temporal/spec.py",
     "temporal/commands.py",
+    "temporal/predict_command.py",
     "temporal/protocols.py",
     "temporal/sweep_commands.py",
     "temporal/grid.py",

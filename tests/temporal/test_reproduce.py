@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from cli import fuse_tables
+from cli import Packages
 from store.errors import SpecError
 from store.layout import Level
 from store.scores import ScoreTable
@@ -32,7 +32,7 @@ def run(order_videos: VideoList, tmp_path: Path) -> Callable[..., Result]:
 
     def command(paper: str, *arguments: object, code: int = 0) -> Result:
         words = [paper, tmp_path / "list.csv", "--out", tmp_path / "reproduced", *arguments, *SMALL]
-        result = CliRunner().invoke(reproduce, [str(word) for word in words], obj=fuse_tables)
+        result = CliRunner().invoke(reproduce, [str(word) for word in words], obj=Packages())
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert result.exit_code == code, result.output

@@ -10,7 +10,8 @@ from store.errors import MissingFeaturesError, StoreError, TrainingError, Unknow
 from store.list_commands import whole_numbers
 from store.scores import ScoreTable
 from store.videos import VideoList, write_csv
-from temporal.commands import accuracy_text, predict, train_head
+from temporal.commands import accuracy_text, train_head
+from temporal.predict_command import predict
 from temporal.run_dir import SUMMARY, Run
 
 FAST = ["--train.epochs", "2", "--head.hidden", "4", "--sequence.steps", "8", "--train.validation", "0.25"]

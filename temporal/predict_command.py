@@ -1,0 +1,190 @@
+"""The command ``predict``: scores of a list's videos or of video files, from stored features or straight from the videos."""
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+from store.errors import MissingFeaturesError
+from store.files import write_bytes
+from store.list_commands import optional_list_options
+from store.signals import stop_signals
+from store.videos import Video, VideoList
+from temporal.commands import accuracy_text, device_option, missing_option, report_missing
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from store.features import FeatureStore
+    from store.scores import ScoreTable
+    from temporal.answers import Guess
+    from temporal.run_dir import Run
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_VIDEO = click.Path(exists=True, path_type=Path)
+_PNG = click.Path(dir_okay=False, path_type=Path)
+PICTURED = 20  # videos in a picture
+STRIP = (5, 112)  # frames of each, and their height in pixels
+
+
+class StageOne(Protocol):
+    """What is needed of stage one; ``cli.Packages`` is such."""
+
+    def extract(
+        self,
+        videos: VideoList,
+        spec: dict[str, Any],
+        files: Sequence[Path],
+        folder: Path,
+        name: str,
+        device: str,
+        flow_weights: str,
+        stopped: Callable[[], bool],
+    ) -> tuple[Path, dict[str, tuple[str, str]]]:
+        """The store that holds the features of ``videos`` by ``spec``, and the failures."""
+
+    def strip(self, path: Path, count: int, height: int) -> "np.ndarray":
+        """Frames of a video side by side, RGB uint8 [height, W, 3]."""
+
+
+@dataclass(frozen=True)
+class FromVideos:
+    """How features are made where none are given."""
+
+    weights: tuple[Path, ...]
+    flow_weights: str
+    folder: Path
+    device: str
+
+
+@click.command("predict")
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@optional_list_options
+@click.option("--video", "files", multiple=True, type=_VIDEO, help="A video, instead of LIST; repeatable.")
+@click.option(
+    "--features",
+    multiple=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Feature store; twice for mid fusion. Without it the features are extracted as those of RUN were.",
+)
+@click.option("--weights", multiple=True, type=_FILE, help="Weights of the network(s), where they are not published ones; repeatable.")
+@click.option("--flow-weights", default="", help="Weights of a flow method that is a network, as for extract.")
+@click.option("--keep-features", type=click.Path(file_okay=False, path_type=Path), help="Keep extracted features in this folder of stores.")
+@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Score table to write (.npz).")
+@click.option("--top", type=click.IntRange(0), help="Print so many classes of each video. [default: 5 with --video, else 0]")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON, a line a video.")
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Picture (.png) to write: frames and best classes of 20 videos.",
+)
+@missing_option
+@device_option
+@click.pass_context
+def predict(
+    context: click.Context,
+    run: Path,
+    videos: VideoList | None,
+    files: tuple[Path, ...],
+    features: tuple[Path, ...],
+    weights: tuple[Path, ...],
+    flow_weights: str,
+    keep_features: Path | None,
+    output: Path | None,
+    top: int | None,
+    as_json: bool,
+    picture: Path | None,
+    allow_missing: bool,
+    device: str,
+) -> None:
+    """Score the videos of LIST, or those given with --video, with the head of RUN.
+
+    From --features, which must be of the spec that RUN was trained on; without, the features are made by that very spec: settings from
+    RUN, weights by their SHA-256 (published ones are downloaded, others given with --weights).
+    """
+    from store.features import FeatureStore
+    from temporal.answers import best_guesses
+    from temporal.predict import predict as score
+    from temporal.run_dir import Run
+    from temporal.task import top1
+
+    if (videos is None) == (not files):
+        raise click.UsageError("give a LIST or --video FILE, one of them")
+    asked = videos if videos is not None else VideoList(tuple(Video(str(file), file) for file in files), ())
+    if not len(asked):
+        raise click.UsageError("the list has no videos")
+    opened, failed = Run.open(run), dict[str, tuple[str, str]]()
+    with ExitStack() as stack:
+        if features:
+            stores = [FeatureStore.open(path) for path in features]
+        else:
+            folder = keep_features or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="actioncache-")))
+            stores, failed = _extracted(context.obj, opened, asked, FromVideos(weights, flow_weights, folder, device))
+        asked, absent = _with_features(stores, asked, allow_missing or not features)
+        table = score(opened, stores, asked, device)
+    if output:
+        table.save(output)
+    guesses = best_guesses(table, (5 if files else 0) if top is None else top)
+    click.echo(_text(table, guesses, as_json, f"{output or run}: {accuracy_text(top1(table), len(table.ids))}" if not files else ""))
+    if picture:
+        write_bytes(picture, _picture(context.obj, table, asked))
+    for id_, (stage, reason) in failed.items():
+        click.echo(f"failed {id_} [{stage}]: {reason}", err=True)
+    report_missing([id_ for id_ in absent if id_ not in failed])
+    context.exit(1 if absent else 0)
+
+
+def _extracted(
+    stage_one: StageOne | None, run: "Run", videos: VideoList, how: FromVideos
+) -> "tuple[list[FeatureStore], dict[str, tuple[str, str]]]":
+    """A store a stream of the run with the features of ``videos``, and what failed in any."""
+    from store.features import FeatureStore
+
+    if stage_one is None:
+        raise click.UsageError("features are extracted by the command actioncache only; give --features")
+    stores, failed = [], dict[str, tuple[str, str]]()
+    with stop_signals("stopping") as stopped:
+        for entry, spec in zip(run.features, run.feature_specs, strict=True):
+            name = entry["name"].rpartition("-")[0] or "features"
+            path, problems = stage_one.extract(videos, spec, how.weights, how.folder, name, how.device, how.flow_weights, stopped)
+            stores.append(FeatureStore.open(path))
+            failed |= problems
+    return stores, failed
+
+
+def _with_features(stores: "Sequence[FeatureStore]", videos: VideoList, leave_out: bool) -> tuple[VideoList, list[str]]:
+    """The videos that every store has features of, and the ids of the others where they may be left out."""
+    from temporal.sequences import missing_videos
+
+    absent = missing_videos(stores, videos) if leave_out else []
+    if len(absent) == len(videos):
+        raise MissingFeaturesError(f"there are no features of any of the {len(videos)} videos: {', '.join(absent[:5])}")
+    return (videos.subset([video.id for video in videos if video.id not in set(absent)]) if absent else videos), absent
+
+
+def _text(table: "ScoreTable", guesses: "dict[str, list[Guess]]", as_json: bool, summary: str) -> str:
+    from temporal.answers import guesses_text
+
+    if as_json:
+        shown = [{"id": id_, "top": [{"class": g.name, "probability": g.probability} for g in found]} for id_, found in guesses.items()]
+        return "\n".join(json.dumps(line, ensure_ascii=False) for line in shown)
+    return "\n".join([*([guesses_text(guesses)] if any(guesses.values()) else []), *([summary] if summary else [])])
+
+
+def _picture(stage_one: StageOne | None, table: "ScoreTable", videos: VideoList) -> bytes:
+    from store.errors import DecodeError
+    from temporal.answers import best_guesses, guesses_png
+
+    shown = table.rows(table.ids[:PICTURED])
+    strips = {}
+    for id_ in shown.ids if stage_one else ():
+        try:
+            strips[id_] = stage_one.strip(videos.by_id(id_).path, *STRIP)  # type: ignore[union-attr]
+        except DecodeError:  # its features are there, its file is not
+            continue
+    return guesses_png(best_guesses(shown), strips)
