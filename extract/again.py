@@ -44,7 +44,7 @@ def extract_again(
     source = find_weights(backbone_info(wanted.backbone), wanted.weights, files)
     resolved, backbone = prepare_spec(None, spec, source, resolve_device(device), flow_weights)
     if digest(to_plain(resolved)) != digest(spec):
-        raise SpecMismatchError(f"this version of actioncache would not make features like {name}: {difference(spec, to_plain(resolved))}")
+        raise SpecMismatchError(f"this version of actioncache would not make features like {name}: {difference(to_plain(resolved), spec)}")
     store = FeatureStore.create(folder, name, spec)
     options = RunOptions(device=device, flow_weights=flow_weights)
     return store.path, extract_features(videos, resolved, store, backbone, options, stopped=stopped).failed
