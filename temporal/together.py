@@ -155,11 +155,11 @@ def _stacked(steps: Sequence[Step]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _check_alike(steps: Sequence[Step]) -> None:
-    """TrainingError for heads that are not of a kind that can be stacked."""
+    """TrainingError for heads that cannot be stacked."""
     shapes = [{name: tuple(weight.shape) for name, weight in step.training.head.named_parameters()} for step in steps]
     if not can_train_together(steps[0].training.head) or any(shape != shapes[0] for shape in shapes):
         raise TrainingError(
-            "these heads cannot be trained together: they are not recurrent or pooling heads of one shape; train them apart"
+            "these heads cannot be trained together: they are not recurrent or pooling heads of one shape; leave --together out"
         )
 
 

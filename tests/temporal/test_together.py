@@ -124,7 +124,7 @@ def test_heads_of_other_kinds_or_shapes_are_refused() -> None:
     with pytest.raises(TrainingError, match="cannot be trained together"):
         all_together([work(small, data), work(replace(small, head=replace(small.head, hidden=7)), data)])
     other = replace(small, head=HeadSpec(name="temporal_conv"))
-    with pytest.raises(TrainingError, match="train them apart"):
+    with pytest.raises(TrainingError, match="leave --together out"):
         all_together([work(other, data), work(other, data)])
 
 
