@@ -19,6 +19,7 @@ Role = Literal["truth", "right", "wrong", "other"]
 
 _MAX_PICTURES = 3
 _PICTURE_WIDTH = 240
+_STRIP_WIDTH = 640  # of several frames side by side
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ def encode(picture: Picture, name: str) -> str:
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
             raise ScoreError(f"a picture of video {name!r} is {picture.dtype} {picture.shape}; give uint8 [H, W, 3], RGB")
         pixels = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    height = max(1, round(pixels.shape[0] * _PICTURE_WIDTH / pixels.shape[1]))
-    small = cv2.resize(pixels, (_PICTURE_WIDTH, height), interpolation=cv2.INTER_AREA)
+    width = _STRIP_WIDTH if pixels.shape[1] > 2.2 * pixels.shape[0] else _PICTURE_WIDTH
+    height = max(1, round(pixels.shape[0] * width / pixels.shape[1]))
+    small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 82])
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")

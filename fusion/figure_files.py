@@ -157,7 +157,7 @@ def example_bars(examples: Sequence[Example]) -> "Figure":
     mpl.rcParams["svg.hashsalt"] = "actioncache"
     columns = min(4, len(examples))
     rows = -(-len(examples) // columns)
-    above_share = 1.3 if any(example.pictures for example in examples) else 0.05
+    above_share = 0.8 if any(example.pictures for example in examples) else 0.05
     figure = Figure(figsize=(2.6 * columns, (1.3 + 1.3 * above_share) * rows))
     spaces = {"height_ratios": [above_share, 1] * rows, "hspace": 0.25, "wspace": 0.15}
     grid = figure.subplots(2 * rows, columns, squeeze=False, gridspec_kw=spaces)
@@ -173,6 +173,7 @@ def example_bars(examples: Sequence[Example]) -> "Figure":
         above.set_title(_name(example.truth), fontsize=8, color=BLUE)
         for place, bar in enumerate(reversed(example.bars)):
             below.barh(place, max(bar.share, 0.004), color=_ROLES[bar.role], height=0.8)
-            below.text(0.02, place, _name(bar.name), fontsize=6.5, va="center", color=INK)
+            colour = "white" if bar.role != "other" and bar.share > 0.4 else INK
+            below.text(0.02, place, _name(bar.name), fontsize=6.5, va="center", color=colour)
         below.set_xlim(0, 1)
     return figure
