@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fusion.idt.codebook import ABOUT, Codebook, descriptor, fit_mixture, load_mixture, save_about, save_mixture
+from fusion.idt.codebook import Codebook, descriptor, fit_mixture, load_mixture, save_about, save_mixture
 from fusion.idt.fisher import FisherSums, normalise
 from fusion.idt.parallel import in_parallel
 from fusion.idt.parts import Part, parts_of
@@ -77,7 +77,7 @@ def encode_list(
     files, failed = find_files(root, asked)
     samples, unread = sample_videos(parts, files, folder, spec, made_by, jobs, stopped)
     failed |= unread
-    codebooks = [fit_part(part, samples, folder, spec, jobs, stopped) for part in parts]
+    codebooks = fit_parts(parts, samples, folder, spec, jobs, stopped)
     stores = [
         FeatureStore.create(folder, part.folder, store_spec(spec, Codebook.load(codebook), made_by))
         for part, codebook in zip(parts, codebooks, strict=True)
@@ -159,24 +159,40 @@ def _draw(video_id: str, path: Path, count: int, seed: int) -> tuple[str, Featur
         return video_id, None, str(error)
 
 
-def fit_part(part: Part, samples: FeatureStore, folder: Path, spec: FisherSpec, jobs: int, stopped: Stopped) -> Path:
-    """The folder of a part's codebook, fitted unless it is there; each descriptor's mixture is kept as soon as it is done."""
+def fit_parts(parts: Sequence[Part], samples: FeatureStore, folder: Path, spec: FisherSpec, jobs: int, stopped: Stopped) -> list[Path]:
+    """The folder of each part's codebook, fitted unless it is there; each descriptor's mixture is kept as soon as it is done."""
+    ids = [training_ids(part, samples) for part in parts]
+    places = [codebook_place(part, train, samples, folder, spec) for part, train in zip(parts, ids, strict=True)]
+    todo = [
+        (samples.path, train, name, spec, place)
+        for place, train in zip(places, ids, strict=True)
+        for name in spec.descriptors
+        if not (place / f"{name}.npz").is_file()
+    ]
+    done = 0
+    with Progress("codebooks", len(todo), "mixtures") as progress:
+        for _ in in_parallel(_fit, todo, jobs, stopped):
+            done += 1
+            progress.advance()
+    _check_left("codebooks", len(todo) - done)
+    for place, train in zip(places, ids, strict=True):
+        save_about(place, spec.descriptors, train)
+    return places
+
+
+def training_ids(part: Part, samples: FeatureStore) -> tuple[str, ...]:
+    """A part's training videos that have any trajectory; ``TrainingError`` for none."""
     ids = tuple(name for name in part.train if name in samples)
     if not ids:
         raise TrainingError(f"{part.name}: none of the {len(part.train)} training videos has any trajectory, so there is nothing to fit")
+    return ids
+
+
+def codebook_place(part: Part, ids: Sequence[str], samples: FeatureStore, folder: Path, spec: FisherSpec) -> Path:
+    """Where a part's codebook is: its name tells the settings of the fit, the sample and the training videos."""
     settings = {key: value for key, value in to_plain(spec).items() if key not in ("descriptors", "power", "l2", "dtype")}
     identity = digest({"version": VERSION, "settings": settings, "sample": samples.digest, "train": sorted(ids)})
-    place = folder / "codebooks" / f"{part.folder}-{identity[:12]}"
-    todo = [name for name in spec.descriptors if not (place / f"{name}.npz").is_file()]
-    done = 0
-    with Progress(f"codebook of {part.name}", len(todo), "mixtures") as progress:
-        for _ in in_parallel(_fit, [(samples.path, ids, name, spec, place) for name in todo], jobs, stopped):
-            done += 1
-            progress.advance()
-    _check_left("codebook", len(todo) - done)
-    if todo or not (place / ABOUT).is_file():
-        save_about(place, spec.descriptors, ids)
-    return place
+    return folder / "codebooks" / f"{part.folder}-{identity[:12]}"
 
 
 def _fit(samples: Path, ids: Sequence[str], name: str, spec: FisherSpec, place: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, TypeVar
@@ -36,7 +37,8 @@ def in_parallel(
 
     results = Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(_undisturbed)(work, piece) for piece in pieces)
     try:
-        with closing(results):
+        with warnings.catch_warnings(), closing(results):
+            warnings.filterwarnings("ignore", message=".*have been cancelled", category=UserWarning)  # that is what stopping means
             for result in results:
                 yield result
                 if stopped():
