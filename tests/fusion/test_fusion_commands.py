@@ -94,7 +94,7 @@ def test_report_with_pictures_from_a_folder(folder):
     (folder / "frames").mkdir()
     for name in ScoreTable.load(folder / "rgb.npz").ids:
         cv2.imwrite(str(folder / "frames" / f"{name}.jpg"), np.zeros((30, 40, 3), np.uint8))
-    run(report, folder / "rgb.npz", "-o", folder / "out", "--frames", folder / "frames")
+    run(report, folder / "rgb.npz", "-o", folder / "out", "--frames", folder / "frames", "--no-files")
     assert "data:image/jpeg" in (folder / "out" / "report.html").read_text(encoding="utf-8")
 
 
