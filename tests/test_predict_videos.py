@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 import cli
 from extract.prepare import extract_list
 from extract.spec import RunOptions
+from extract.wishes import Wish
 from store.errors import SpecError, SpecMismatchError, WeightsError
 from store.features import FeatureStore
 from store.scores import ScoreTable
@@ -40,7 +41,8 @@ def features(videos: VideoList, tmp_path_factory: pytest.TempPathFactory) -> dic
     """Their features in RGB and flow, of the tiny network."""
     folder = tmp_path_factory.mktemp("features")
     options = RunOptions(workers=1)
-    return {preset: FeatureStore.open(extract_list(videos, preset, {}, "random:0", options, folder)[0]) for preset in ("tiny", "tiny-flow")}
+    wishes = [Wish(preset, {}, "random:0") for preset in ("tiny", "tiny-flow")]
+    return {wish.preset or "": FeatureStore.open(extract_list(videos, [wish], options, folder)[0][0]) for wish in wishes}
 
 
 def _invoke(*arguments: object, code: int = 0) -> Result:
