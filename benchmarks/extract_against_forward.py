@@ -26,8 +26,8 @@ BAR = 0.90
 CASES = {  # preset: number of videos
     "resnet34-tencrop": 1,
     "resnet34-tencrop-fast": 2,
-    "c3d": 2,
-    "c3d-fast": 4,
+    "c3d": 1,
+    "c3d-fast": 2,
     "mobilenet-rgb": 40,
 }
 
