@@ -12,14 +12,15 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from store.digest import digest, to_plain
-from store.errors import Interrupted, PipelineError, SpecError
+from store.errors import Interrupted, PipelineError
 from store.files import sha256_file
 from store.progress import Progress
+from temporal.cluster import Backend, cluster
 from temporal.grid import Setting
 from temporal.params import head_info
 
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from store.scores import ScoreTable
     from store.videos import VideoList
     from temporal.run_dir import Run
-
-Backend = Literal["loky", "dask", "ray"]
-BACKENDS = ("loky", "dask", "ray")
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ def _one_by_one(todo: Sequence[int], works: Sequence[Work], plan: Plan) -> Itera
 def _in_parallel(todo: Sequence[int], works: Sequence[Work], plan: Plan, jobs: int) -> Iterator[tuple[int, Trained]]:
     from joblib import Parallel, delayed
 
-    with cluster(plan):
+    with cluster(plan.backend, plan.scheduler):
         pool = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
         yield from pool(delayed(_numbered)(index, works[index], plan) for index in list(todo))
 
@@ -159,46 +157,6 @@ def workers(plan: Plan) -> int:
     if plan.backend != "loky":
         return 10**6  # as many as the cluster takes
     return len(os.sched_getaffinity(0)) if plan.device == "cpu" else 1
-
-
-@contextlib.contextmanager
-def cluster(plan: Plan) -> Iterator[None]:
-    """joblib uses the plan's backend inside; SpecError where its package or its scheduler is not there."""
-    from joblib import parallel_config
-
-    if plan.backend == "loky":
-        with parallel_config(backend="loky", inner_max_num_threads=1):
-            yield
-        return
-    connection = _connect_dask(plan.scheduler) if plan.backend == "dask" else _connect_ray(plan.scheduler)
-    with connection, parallel_config(backend=plan.backend):
-        yield
-
-
-def _connect_dask(address: str) -> Any:
-    try:
-        from dask.distributed import Client
-    except ImportError:
-        raise SpecError("backend dask needs the package distributed; install it with: pip install 'actioncache[dask]'") from None
-    if not address:
-        raise SpecError("backend dask needs the address of a scheduler: --scheduler tcp://HOST:8786 (started with `dask scheduler`)")
-    try:
-        return Client(address, timeout="20s", set_as_default=True)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise SpecError(f"no Dask scheduler answers at {address}: {error}; start one with `dask scheduler` and workers with it") from None
-
-
-def _connect_ray(address: str) -> Any:
-    try:
-        import ray
-        from ray.util.joblib import register_ray
-    except ImportError:
-        raise SpecError("backend ray needs the package ray; install it with: pip install 'actioncache[ray]'") from None
-    register_ray()
-    try:
-        return ray.init(address=address or None, log_to_driver=False, logging_level="error", include_dashboard=False)
-    except (ConnectionError, ValueError) as error:
-        raise SpecError(f"no Ray cluster answers at {address}: {error}; start one with `ray start --head`") from None
 
 
 def train_one(work: Work, plan: Plan, jobs: int, quiet: bool = True) -> Trained:

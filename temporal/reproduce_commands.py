@@ -13,8 +13,9 @@ from store.files import safe_name
 from store.list_commands import splits_options, whole_numbers
 from store.options import spec_options
 from store.videos import VideoList
+from temporal.cluster import Backend
 from temporal.commands import device_option, head_weights_option, missing_option
-from temporal.many import Backend, Plan
+from temporal.many import Plan
 from temporal.papers import PAPERS, Paper, load_paper
 from temporal.papers.inputs import Facts, parse_named
 from temporal.spec import RunSpec

@@ -10,9 +10,10 @@ from store.files import safe_name
 from store.list_commands import list_options, whole_numbers
 from store.options import merge, resolve, spec_options
 from store.videos import VideoList
+from temporal.cluster import BACKENDS, Backend
 from temporal.commands import device_option, head_weights_option, missing_option, protocol_option
 from temporal.grid import combinations, parse_axis
-from temporal.many import BACKENDS, Backend, Plan
+from temporal.many import Plan
 from temporal.protocols import protocol
 from temporal.spec import RunSpec
 
