@@ -25,6 +25,7 @@ COMMANDS = {
     },
     "Stage one: videos to features": {
         "extract": ("extract.commands", "extract", "Run a network over the clips of every video and store the features."),
+        "jobs": ("extract.jobs.commands", "jobs", "Run extract as a Slurm job array: plan, submit, watch, retry."),
         "presets": ("extract.commands", "presets", "List the named settings of extract."),
         "backbones": ("extract.commands", "backbones", "List the networks, their levels and weights."),
         "weights": ("extract.weights_commands", "weights", "List, download, check and convert weights."),

@@ -1,12 +1,16 @@
 """Commands of stage one: ``extract``, ``presets``, ``backbones``."""
 
+import functools
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from extract.spec import FeatureSpec, RunOptions
+from extract.wishes import Asked, Wish, wishes
 from store.digest import to_plain
 from store.list_commands import list_options
 from store.options import resolve, spec_options
@@ -23,46 +27,71 @@ if TYPE_CHECKING:
 FILLED_IN = ("weights", "format", "flow.version")  # by the program, so they get no flag
 
 
+def extract_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: what says which features of which videos go where, for ``extract`` and for the commands that plan one.
+
+    The command receives ``videos``, ``wanted`` (what each store is to hold), ``out`` and ``options``.
+    """
+
+    @functools.wraps(command)
+    def collect(*arguments: Any, **given: Any) -> Any:
+        first, second = (Asked(*(given.pop(f"{which}{name}") for name in _STREAM)) for which in ("", "and_"))
+        wanted = wishes(first, second, given.pop("flags"))
+        return command(*arguments, wanted=wanted, options=resolve(RunOptions, given.pop("running")), **given)
+
+    wrapped: Callable[..., Any] = collect
+    for option in reversed(_EXTRACT_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+_STREAM = ("preset", "config", "weights", "name")
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_SETTINGS = click.Path(exists=True, dir_okay=False, path_type=Path)
+_EXTRACT_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    list_options,
+    click.option("--preset", help="Named settings, see `actioncache presets`; flags and --config change single ones."),
+    click.option("--weights", help="A weights file, `published`, or `random:SEED`."),
+    click.option("--out", type=_FOLDER, default=Path("features"), show_default=True, help="Folder of stores."),
+    click.option("--name", help="Name of the store; its digest is appended. [default: the preset's name]"),
+    click.option("--and-preset", help="A second stream, into a store of its own, from the same pass over the videos: its preset."),
+    click.option("--and-config", type=_SETTINGS, help="The second stream's settings as a TOML file."),
+    click.option("--and-weights", help="The second stream's weights. [default: those of --weights]"),
+    click.option("--and-name", help="Name of the second stream's store. [default: its preset's name]"),
+    spec_options(RunOptions, into="running", config=False),
+    click.option("--config", type=_SETTINGS, help="Settings as a TOML file."),
+    spec_options(FeatureSpec, into="flags", skip=FILLED_IN, config=False),
+)
+
+
 @click.command("extract")
-@list_options
-@click.option("--preset", help="Named settings, see `actioncache presets`; flags and --config change single ones.")
-@click.option("--weights", help="A weights file, `published`, or `random:SEED`.")
+@extract_options
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("features"), show_default=True, help="Folder of stores."
+    "--part",
+    metavar="I/N",
+    help="Only every N-th video, from the I-th on (1/4 ... 4/4): one part a job. A task of a Slurm job array takes its own unless this "
+    "says `all`.",
 )
-@click.option("--name", help="Name of the store; its digest is appended. [default: the preset's name]")
-@click.option("--and-preset", help="A second stream, into a store of its own, from the same pass over the videos: its preset.")
-@click.option(
-    "--and-config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The second stream's settings as a TOML file."
-)
-@click.option("--and-weights", help="The second stream's weights. [default: those of --weights]")
-@click.option("--and-name", help="Name of the second stream's store. [default: its preset's name]")
-@click.option("--part", metavar="I/N", help="Only every N-th video, from the I-th on (1/4 ... 4/4): one part a job.")
+@click.option("--plan", type=click.Path(dir_okay=False, path_type=Path), help="A plan of `jobs plan`; --part I/N is then its I-th part.")
+@click.option("--share", metavar="K/D", hidden=True, help="One of D processes that share this part.")
+@click.option("--devices", metavar="NAME,...", help="Several devices, e.g. cuda:0,cuda:1, or `all`: a process each, which share the part.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; with a second stream, a list of two.")
 @click.option(
     "--dry-run", is_flag=True, help="Say how many clips and bytes it would be and, from a few timed videos, how long; write nothing."
 )
-@spec_options(RunOptions, into="running", config=False)
-@click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Settings as a TOML file.")
-@spec_options(FeatureSpec, into="flags", skip=FILLED_IN, config=False)
 @click.pass_context
 def extract(
     context: click.Context,
     videos: VideoList,
-    preset: str | None,
-    weights: str | None,
+    wanted: list[Wish],
+    options: RunOptions,
     out: Path,
-    name: str | None,
-    and_preset: str | None,
-    and_config: Path | None,
-    and_weights: str | None,
-    and_name: str | None,
     part: str | None,
+    plan: Path | None,
+    share: str | None,
+    devices: str | None,
     as_json: bool,
     dry_run: bool,
-    running: dict[str, Any],
-    config: Path | None,
-    flags: dict[str, Any],
 ) -> None:
     """Run a network over the clips of every video of LIST and store the features.
 
@@ -71,18 +100,47 @@ def extract(
     With --and-preset (or --and-config) two networks run in one pass over each video, e.g. RGB and flow, into two stores. Flags of
     settings go for both, --flow.* flags only for those that have flow.
     """
-    from extract.prepare import extract_list, forecast_list
-    from extract.wishes import Asked, wishes
+    from extract.parts import choose_part
 
-    first, second = Asked(preset, config, weights, name), Asked(and_preset, and_config, and_weights, and_name)
-    wanted, options = wishes(first, second, flags), resolve(RunOptions, running)
+    mine = choose_part(videos, part, plan, share, os.environ)
+    if mine.origin:
+        click.echo(f"note: {mine.origin}", err=True)
+    if devices and not dry_run:
+        _end(context, _on_devices(context, devices), as_json)
+
+    from extract.prepare import extract_list, forecast_list
+
     if dry_run:
         with stop_signals("stopping; nothing is written") as stopped:
-            coming = forecast_list(videos, wanted, options, out, part, stopped)
+            coming = forecast_list(mine.videos, wanted, options, out, stopped)
         _show([{"store": str(place), **to_plain(each)} for place, each in coming] if as_json else forecast_text(coming))
         context.exit(1 if any(each.unreadable for _, each in coming) else 0)
     with stop_signals() as stopped:
-        ended = extract_list(videos, wanted, options, out, part, stopped)
+        ended = extract_list(mine.videos, wanted, options, out, mine.name, stopped)
+    _end(context, ended, as_json)
+
+
+def _on_devices(context: click.Context, devices: str) -> "list[tuple[Path, Summary]]":
+    """The same command once a device, in processes of their own."""
+    from extract.devices import device_names, joined, run_on_devices
+    from extract.jobs.command_line import program, words
+    from extract.run import Summary
+
+    names = device_names(devices)
+    command = [*program(), "extract", *words(context, skip=("devices", "as_json", "spec__device"))]
+    with stop_signals() as stopped:
+        ended = joined(run_on_devices(command, names, stopped))
+    return [
+        (
+            Path(data.pop("store")),
+            Summary(**{**data, "failed": {key: tuple(why) for key, why in data["failed"].items()}, "notes": tuple(data["notes"])}),
+        )
+        for data in ended
+    ]
+
+
+def _end(context: click.Context, ended: "Sequence[tuple[Path, Summary]]", as_json: bool) -> None:
+    """Say how it ended, and leave with the exit code for that."""
     as_plain = [{"store": str(path), **to_plain(summary)} for path, summary in ended]
     _show(as_plain if as_json else "\n".join(summary_text(path, summary) for path, summary in ended))
     for shard, reason in (item for _, summary in ended for item in summary.damaged.items()):

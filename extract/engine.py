@@ -61,6 +61,7 @@ class Extraction:
         self.done: dict[str, int] = {}  # id -> clips
         self.failed: dict[str, tuple[str, str]] = {}
         self.left: set[str] = set()  # neither done nor failed
+        self.elsewhere: set[str] = set()  # done by another job meanwhile
         self.ended: list[str] = []  # done or failed since somebody last looked
         self.pool: WorkerPool | None = None  # that decodes for it
         self._videos: dict[str, Video] = {}
@@ -75,6 +76,11 @@ class Extraction:
 
     def __contains__(self, key: str) -> bool:
         return key in self._videos
+
+    def leave(self, key: str) -> None:
+        """Another job has done this video meanwhile."""
+        self.elsewhere.add(key)
+        self._end(key)
 
     @property
     def seconds_at_work(self) -> float:
@@ -174,11 +180,14 @@ def run_together(
     options: RunOptions,
     stopped: Callable[[], bool] = lambda: False,
     hold: bool = True,
+    are_there: Sequence[Callable[[str], bool]] = (),
 ) -> None:
     """Give every video's features, or its failure, to the sink of each extraction that it is listed with; it is decoded once for all.
 
     The extractions' specs share ``FeatureSpec.decode``, and their networks a stopwatch. Ends early, with what is complete, once
     ``stopped()`` is true. Without ``hold`` frames come as they are decoded, before their video is known to be whole.
+    ``are_there`` has a question for each extraction: whether another job has published a video meanwhile. One that is there for all who
+    want it when its turn comes is left out.
     """
     extractions = [extraction for extraction, _ in work]
     paths = {video.id: video.path for _, videos in work for video in videos}
@@ -188,8 +197,18 @@ def run_together(
     for extraction, videos in work:
         extraction.expect(videos, pool)
     tally = _Tally(extractions, progress)
+
+    def dropped(key: str) -> bool:
+        wanting = [place for place, extraction in enumerate(extractions) if key in extraction]
+        if not are_there or not all(are_there[place](key) for place in wanting):
+            return False
+        for place in wanting:
+            extractions[place].leave(key)
+        tally.count()
+        return True
+
     with exact_arithmetic():
-        with closing(pool.run(_jobs(extractions, paths, options, hold), stopped)) as events:
+        with closing(pool.run(_jobs(extractions, paths, options, hold), stopped, dropped)) as events:
             while (event := _next(network, events)) is not None:
                 for extraction, part in split(event, extractions):
                     extraction.handle(part)

@@ -100,9 +100,9 @@ def write_command(
     from extract.flow_write import resolve_write, write_list
 
     if part is not None:
-        from extract.prepare import choose_part
+        from extract.parts import choose_part
 
-        videos = choose_part(videos, part)[1]
+        videos = choose_part(videos, part).videos
     options = resolve(WriteOptions, running)
     spec = resolve_write(overrides, options.flow_weights)
     with stop_signals() as stopped:

@@ -114,8 +114,17 @@ class WorkerPool:
         self._longest = max(POLL_SECONDS, timeout_seconds / 4)
         self.heard: float | None = None  # when a worker first said anything, by time.monotonic
 
-    def run(self, jobs: Iterable[tuple[str, Any]], stopped: Callable[[], bool] = lambda: False) -> Generator[Event, None, None]:
-        """Yield the events of all ``jobs`` (key, job); ends early, its workers killed, once ``stopped()`` is true."""
+    def run(
+        self,
+        jobs: Iterable[tuple[str, Any]],
+        stopped: Callable[[], bool] = lambda: False,
+        dropped: Callable[[str], bool] = lambda key: False,
+    ) -> Generator[Event, None, None]:
+        """Yield the events of all ``jobs`` (key, job); ends early, its workers killed, once ``stopped()`` is true.
+
+        A job whose turn it is and that ``dropped(key)`` says is wanted no more is left out without an event.
+        """
+        self._dropped = dropped
         self._queue = deque(jobs)
         self._jobs = dict(self._queue)
         self._crashes: dict[str, int] = {}
@@ -143,6 +152,9 @@ class WorkerPool:
     def _assign(self) -> None:
         idle = [worker for worker in self._workers if worker.key is None]
         while self._queue and (idle or len(self._workers) < self._count):
+            if self._queue[0][0] not in self._crashes and self._dropped(self._queue[0][0]):
+                self._queue.popleft()
+                continue
             if not idle:
                 idle.append(_Worker(self._work, self._niceness))
                 self._workers.append(idle[-1])

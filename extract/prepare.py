@@ -36,11 +36,10 @@ def extract_list(
     wishes: Sequence[Wish],
     options: RunOptions,
     out: Path,
-    part: str | None = None,
+    part: str = "main",
     stopped: Callable[[], bool] = lambda: False,
 ) -> list[tuple[Path, Summary]]:
-    """Everything that ``actioncache extract`` does; returns the folder of each store and its summary."""
-    part_name, chosen = choose_part(videos, part)
+    """Everything that ``actioncache extract`` does; returns each store's folder and summary. ``part`` names its shards."""
     prepared = prepare_wishes(wishes, options)
     for spec, _ in prepared:
         if spec.flow.method == FLOW_FILES and options.flow_root:
@@ -52,7 +51,7 @@ def extract_list(
         Prepared(spec, backbone, FeatureStore.create(out, wish.name or store_name(wish.preset), to_plain(spec)))
         for wish, (spec, backbone) in zip(wishes, prepared, strict=True)
     ]
-    summaries = extract_together(chosen, streams, options, part_name, stopped)
+    summaries = extract_together(videos, streams, options, part, stopped)
     return [
         (stream.store.path, replace(summary, notes=(*each, *summary.notes)))
         for stream, summary, each in zip(streams, summaries, told, strict=True)
@@ -64,16 +63,14 @@ def forecast_list(
     wishes: Sequence[Wish],
     options: RunOptions,
     out: Path,
-    part: str | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> list[tuple[Path, Forecast]]:
     """What ``extract_list`` would do; returns the folder of each store, which is not made, and the forecast."""
-    _, chosen = choose_part(videos, part)
     places, coming = [], []
     for wish, (spec, backbone) in zip(wishes, prepare_wishes(wishes, options), strict=True):
         places.append(FeatureStore.place(out, wish.name or store_name(wish.preset), to_plain(spec)))
         coming.append(Coming(spec, backbone, FeatureStore.open(places[-1]) if places[-1].exists() else None))
-    return list(zip(places, forecast(chosen, coming, options, stopped), strict=True))
+    return list(zip(places, forecast(videos, coming, options, stopped), strict=True))
 
 
 def prepare_wishes(wishes: Sequence[Wish], options: RunOptions) -> list[tuple[FeatureSpec, Backbone]]:
@@ -116,13 +113,3 @@ def prepare_spec(
     backbone = fold(loaded.backbone, spec.levels) if spec.fold_bn else loaded.backbone
     prepare(backbone, spec.precision, spec.channels_last, device)
     return spec, compiled(backbone) if spec.compile else backbone
-
-
-def choose_part(videos: VideoList, part: str | None) -> tuple[str, VideoList]:
-    """``I/N`` -> a name for its shards and its videos; no part is the whole list, called ``main``."""
-    if part is None:
-        return "main", videos
-    index, slash, count = part.partition("/")
-    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise SpecError(f"part is {part!r}; write I/N with 1 <= I <= N, for example 1/4")
-    return f"{index}of{count}", videos.part(int(index), int(count))

@@ -1,10 +1,11 @@
 """Stage one: a list of videos becomes features in a store."""
 
 import itertools
+import random
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from extract.backbones import Backbone
 from extract.device import resolve_device
@@ -72,7 +73,8 @@ def extract_together(
     videos: VideoList, streams: Sequence[Prepared], options: RunOptions, part: str = "main", stopped: Callable[[], bool] = lambda: False
 ) -> list[Summary]:
     """As ``extract_features``, for stores whose specs share ``FeatureSpec.decode``: a video is decoded once for all that lack it."""
-    known = [outstanding(videos, stream.store, options.retry_failed) for stream in streams]
+    order = random.Random().sample(list(videos), len(videos))  # two jobs that are given one list meet as seldom as may be
+    known = [outstanding(replace(videos, videos=tuple(order)), stream.store, options.retry_failed) for stream in streams]
     work: list[tuple[Extraction, list[Video]]] = []
     publishers: list[Publisher] = []
     with ExitStack() as stack:
@@ -86,7 +88,7 @@ def extract_together(
         for note in dict.fromkeys(itertools.chain(*told)):  # now, and not only in the summary hours later
             print(f"note: {note}", file=sys.stderr, flush=True)
         progress = stack.enter_context(Progress("extract", len({video.id for _, todo in work for video in todo})))
-        run_together(work, progress, options, stopped)
+        run_together(work, progress, options, stopped, are_there=[stream.store.__contains__ for stream in streams])
     watch = work[0][0].network.watch
     total = watch.total
     busy = min(1.0, sum(job.network.device.busy_seconds() for job, _ in work) / total)
@@ -96,7 +98,7 @@ def extract_together(
     return [
         Summary(
             len(job.done),
-            skipped,
+            skipped + len(job.elsewhere),
             {**before, **job.failed},
             {name: str(error) for name, error in sorted(stream.store.damaged.items())},
             {**watch.seconds, "publish": publisher.seconds, "total": total},

@@ -97,6 +97,11 @@ class FeatureWriter:
         entries, self._pending = self._pending, []
         if not entries:
             return
+        self.store.refresh()
+        entries = [entry for entry in entries if not self._is_there(entry)]
+        if not entries:
+            self._bytes = 0
+            return
         try:
             folder = self._folder("shards")
             final = folder / f"{self.part}-{self._serial:06d}-{secrets.token_hex(4)}.h5"
@@ -111,6 +116,10 @@ class FeatureWriter:
         self._bytes = sum(entry.bytes for entry in self._pending)
         self._note_done(entries)
         self.store.refresh()
+
+    def _is_there(self, entry: Entry) -> bool:
+        """Whether another writer has published the same meanwhile; other features of the same video are published, for `verify` to tell."""
+        return entry.id in self.store and self.store.digests(entry.id) == entry.digests
 
     def _note_done(self, entries: list[Entry]) -> None:
         healed = [entry.id for entry in entries if entry.id in self._failed_before]

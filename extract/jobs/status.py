@@ -1,0 +1,132 @@
+"""How far a list is: read from the store, the recorded failures and the scheduler's queue; nothing else is kept. Imports no torch."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from extract.jobs.plan import SUFFIX, Plan, load
+from extract.jobs.slurm import TaskState
+from store.errors import SpecError
+from store.failures import Failure
+from store.features import FeatureStore
+from store.progress import duration
+from store.videos import Video, VideoList
+
+RATE_SECONDS = 900.0  # how far back publishing is looked at for the present rate
+
+
+@dataclass(frozen=True)
+class State:
+    """done + failed + outstanding = the list. ``rate`` in videos a second over the last minutes, None where nothing was published."""
+
+    store: str
+    videos: int
+    done: int
+    failed: dict[str, tuple[str, str]]  # id -> (stage, reason), as recorded
+    outstanding: tuple[str, ...]
+    running: int  # tasks
+    pending: int  # tasks
+    rate: float | None
+    damaged: dict[str, str]  # shard -> why it cannot be used; its videos are outstanding
+
+    def __post_init__(self) -> None:
+        assert self.done + len(self.failed) + len(self.outstanding) == self.videos
+
+    @property
+    def complete(self) -> bool:
+        """Whether every video is done or recorded as failed."""
+        return not self.outstanding
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the present rate."""
+        return len(self.outstanding) / self.rate if self.rate and self.outstanding else None
+
+
+def state(videos: VideoList, store: FeatureStore, tasks: Sequence[TaskState] = (), now: float | None = None) -> State:
+    """Look at a store as it is now. A failed video whose file has changed since is outstanding: ``extract`` will try it again."""
+    missing = set(store.missing(videos.ids))
+    recorded = store.failures()
+    failed = {video.id: (recorded[video.id].stage, recorded[video.id].reason) for video in videos if _failed(video, missing, recorded)}
+    outstanding = tuple(video_id for video_id in videos.ids if video_id in missing and video_id not in failed)
+    return State(
+        str(store.path),
+        len(videos),
+        len(videos) - len(missing),
+        failed,
+        outstanding,
+        sum(task.state == "RUNNING" for task in tasks),
+        sum(task.active and task.state != "RUNNING" for task in tasks),
+        publishing_rate(store, time.time() if now is None else now),
+        {name: str(error) for name, error in sorted(store.damaged.items())},
+    )
+
+
+def _failed(video: Video, missing: set[str], recorded: dict[str, Failure]) -> bool:
+    return video.id in missing and video.id in recorded and recorded[video.id].is_current(video.path)
+
+
+def publishing_rate(store: FeatureStore, now: float, window: float = RATE_SECONDS) -> float | None:
+    """Videos a second that were published in the last ``window`` seconds, from the shards' times of change.
+
+    The first shard of the window only begins it, since its own work lies before it; None with fewer than two.
+    """
+    published = []
+    for shard in store.shards:
+        try:
+            published.append((shard.path.stat().st_mtime, len(shard.ids)))
+        except OSError:  # merged into another one meanwhile
+            continue
+    recent = sorted((when, count) for when, count in published if now - window <= when <= now)
+    if len(recent) < 2 or now <= recent[0][0]:
+        return None
+    return sum(count for _, count in recent[1:]) / (now - recent[0][0])
+
+
+def active_ids(store: Path, tasks: Iterable[TaskState]) -> set[str]:
+    """Videos of the parts that tasks in the queue are to do or are doing.
+
+    ``SpecError`` where an active task's plan cannot be read: nobody then knows what it does.
+    """
+    plans: dict[str, Plan] = {}
+    found: set[str] = set()
+    for task in tasks:
+        if not task.active:
+            continue
+        if not task.plan.endswith(SUFFIX) or "/" in task.plan:
+            raise SpecError(
+                f"job {task.job} of this store was not made by `jobs submit` (its comment is {task.plan!r}); wait for it, or scancel it"
+            )
+        plan = plans.get(task.plan) or load(store / "jobs" / task.plan)
+        plans[task.plan] = plan
+        found |= set(plan.ids(task.place + 1))
+    return found
+
+
+def newest_plan(store: Path) -> Path:
+    """The plan of the last submission; ``SpecError`` where there was none."""
+    plans = sorted((store / "jobs").glob(f"*{SUFFIX}"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    if not plans:
+        raise SpecError(f"nothing was ever submitted for {store}; use `actioncache jobs submit`")
+    return plans[-1]
+
+
+def text(found: State, tasks: Sequence[TaskState], shown: int = 20) -> str:
+    """The state in words."""
+    lines = [
+        found.store,
+        f"{found.done} done, {len(found.failed)} failed, {len(found.outstanding)} outstanding, of {found.videos}",
+        f"{found.running} tasks running, {found.pending} waiting",
+    ]
+    if found.rate is not None and not found.complete:
+        left = found.seconds_left
+        lines.append(f"{60 * found.rate:.1f} videos/min lately" + (f", {duration(left)} left" if left is not None else ""))
+    lines += [f"task {task.job}_{task.place}  {task.state}  {task.elapsed}  {task.node}" for task in tasks if task.active][:shown]
+    lines += [f"failed {key} [{stage}]: {reason}" for key, (stage, reason) in list(found.failed.items())[:shown]]
+    if len(found.failed) > shown:
+        lines.append(f"... and {len(found.failed) - shown} more failures (--json has all)")
+    lines += [f"warning: {shard} cannot be used: {reason}; run `actioncache store repair`" for shard, reason in found.damaged.items()]
+    if found.outstanding and not found.running + found.pending:
+        lines.append("nothing is running: `actioncache jobs retry` submits what is outstanding")
+    return "\n".join(lines)

@@ -1,0 +1,92 @@
+"""What one task of an array runs: ``actioncache extract ... --part I/N`` as a process of its own, whose exit code is the task's.
+
+A process of its own, so that submitit's signal handlers and exit codes and the command's never mix.
+"""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+INTERRUPTED = 3  # exit code of a command that the same command resumes
+
+
+@dataclass
+class ExtractPart:
+    """A picklable task. ``program`` and ``command`` make the extraction, ``index`` of ``count`` its part of the plan in ``plan_file``."""
+
+    program: tuple[str, ...]
+    command: tuple[str, ...]
+    plan_file: str
+    index: int
+    count: int
+    gpus: int = 0
+    _child: Any = field(default=None, repr=False)
+
+    def arguments(self) -> list[str]:
+        """The whole command line."""
+        several = ["--devices", ",".join(f"cuda:{number}" for number in range(self.gpus))] if self.gpus > 1 else []
+        return [*self.program, *self.command, "--plan", self.plan_file, "--part", f"{self.index}/{self.count}", *several]
+
+    def __call__(self) -> None:
+        """Run it; leaves with its exit code, so that a task is only ever COMPLETED when nothing of its part is left."""
+        print("$", *self.arguments(), flush=True)
+        self._child = subprocess.Popen(self.arguments())
+        signal.signal(signal.SIGTERM, self._forward)
+        try:
+            code = self._child.wait()
+        except Exception as error:  # the site refused to requeue this task, which submitit's signal handler tells by raising
+            print(f"not requeued: {error}; run `actioncache jobs retry`", file=sys.stderr, flush=True)
+            self._stop()
+            code = INTERRUPTED
+        raise SystemExit(INTERRUPTED if code < 0 else code)
+
+    def checkpoint(self) -> Any:
+        """Before the time is up, or when the task is preempted: have what is complete published; submitit then requeues the task.
+
+        A part that is just done is not requeued but ends with its exit code.
+        """
+        from submitit.helpers import DelayedSubmission
+
+        code = self._stop()
+        if code in (0, 1):
+            raise SystemExit(code)
+        return DelayedSubmission(ExtractPart(self.program, self.command, self.plan_file, self.index, self.count, self.gpus))
+
+    def _stop(self) -> int:
+        if self._child is None:
+            return INTERRUPTED
+        if self._child.poll() is None:
+            self._child.send_signal(signal.SIGUSR1)
+        code: int = self._child.wait()
+        return code
+
+    def _forward(self, number: int, frame: FrameType | None) -> None:
+        if self._child is not None and self._child.poll() is None:
+            self._child.send_signal(number)
+
+
+def script(command: Sequence[str], header: Sequence[str], plan_file: str, count: int) -> str:
+    """A script for ``sbatch`` that does the same without submitit; ``header`` are its #SBATCH lines.
+
+    The task is told to publish by SIGUSR1 and requeues itself when the command ends as interrupted.
+    """
+    import shlex
+
+    line = " ".join([*map(shlex.quote, command), "--plan", shlex.quote(plan_file), "--part", f'"$((SLURM_ARRAY_TASK_ID + 1))/{count}"'])
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            *header,
+            f"srun --unbuffered {line}",
+            "code=$?",
+            f'if [ "$code" -eq {INTERRUPTED} ]; then',
+            '    scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"',
+            "fi",
+            'exit "$code"',
+            "",
+        ]
+    )
