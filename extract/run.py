@@ -79,7 +79,7 @@ def extract_together(
     publishers: list[Publisher] = []
     with ExitStack() as stack:
         for stream, (todo, _, _) in zip(streams, known, strict=True):
-            writer = stack.enter_context(stream.store.writer(part, max_seconds=options.publish_seconds))
+            writer = stack.enter_context(stream.store.writer(part, max_seconds=options.publish_seconds, once=True))
             publishers.append(stack.enter_context(Publisher(writer)))
             as_noted = as_before(options, stream.store.path, resolve_device(options.device))
             beside = work[0][0] if work else None

@@ -189,9 +189,14 @@ class FeatureStore:
         last, _ = failure_files.read_all(self.path / "failures")
         return {video_id: failure for video_id, failure in last.items() if video_id not in self._index}
 
-    def writer(self, part: str = "main", max_bytes: int = DEFAULT_MAX_BYTES, max_seconds: float = DEFAULT_MAX_SECONDS) -> FeatureWriter:
-        """A writer that publishes a shard whenever ``max_bytes`` of features or ``max_seconds`` of work have come together."""
-        return FeatureWriter(self, part, max_bytes, max_seconds)
+    def writer(
+        self, part: str = "main", max_bytes: int = DEFAULT_MAX_BYTES, max_seconds: float = DEFAULT_MAX_SECONDS, once: bool = False
+    ) -> FeatureWriter:
+        """A writer that publishes a shard whenever ``max_bytes`` of features or ``max_seconds`` of work have come together.
+
+        With ``once`` it leaves out what another writer has published meanwhile with equal features.
+        """
+        return FeatureWriter(self, part, max_bytes, max_seconds, once)
 
     def refresh(self) -> None:
         """See what others have published, merged or repaired since; opens only files not seen before."""

@@ -30,9 +30,10 @@ class FeatureWriter:
     been added since the last publish is in memory. Leaving the ``with`` publishes, also when it is left by an error.
     """
 
-    def __init__(self, store: "FeatureStore", part: str, max_bytes: int, max_seconds: float) -> None:
+    def __init__(self, store: "FeatureStore", part: str, max_bytes: int, max_seconds: float, once: bool = False) -> None:
+        """With ``once``, what another writer has published meanwhile, with equal features, is not published again."""
         self.store, self.part = store, safe_name(part, "part")
-        self.max_bytes, self.max_seconds = max_bytes, max_seconds
+        self.max_bytes, self.max_seconds, self._once = max_bytes, max_seconds, once
         self._pending: list[Entry] = []
         self._added: set[str] = set()
         self._oldest = 0.0  # when the first pending video was added, time.monotonic()
@@ -97,8 +98,9 @@ class FeatureWriter:
         entries, self._pending = self._pending, []
         if not entries:
             return
-        self.store.refresh()
-        entries = [entry for entry in entries if not self._is_there(entry)]
+        if self._once:
+            self.store.refresh()
+            entries = [entry for entry in entries if not self._is_there(entry)]
         if not entries:
             self._bytes = 0
             return

@@ -152,7 +152,7 @@ def test_planning_submitting_by_script_and_extracting_the_parts(clips: Path, tmp
         assert ended.returncode == 0, ended.stderr
         assert json.loads(ended.stdout)["done"] == len(plan.parts[index - 1])
     assert "nothing is outstanding" in run("jobs", "submit", *flags, "--parts", 2, "--print").stdout
-    status = run("jobs", "status", clips, "--store", tmp_path / "f" / "tiny")
+    status = run("jobs", "status", clips, "--store", tmp_path / "f" / "custom")
     assert (status.returncode, "9 done, 0 failed, 0 outstanding, of 9" in status.stdout) == (0, True), status.stderr
 
 
