@@ -27,7 +27,7 @@ class TrajectorySpec(Checked):
     )
     camera: Literal["recompute", "subtract", "none"] = setting(
         "recompute",
-        "camera's motion: recompute the flow to the frame that is warped back (as published), subtract it from the flow (half the time), "
+        "camera's motion: recompute the flow to the frame that is warped back (as published), subtract it from the flow (0.7 of the time), "
         "or none: leave it in (as in dense trajectories of 2011)",
     )
     norm: Literal["rootsift", "l2"] = setting(
