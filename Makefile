@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow test-slurm lint bench clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +20,10 @@ test: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
+
+# Debian: apt-get install slurmctld slurmd slurm-client munge; as root
+test-slurm: $(VENV)/installed
+	$(BIN)/python -m pytest -m slurm
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
