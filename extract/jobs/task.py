@@ -3,6 +3,7 @@
 A process of its own, so that submitit's signal handlers and exit codes and the command's never mix.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -37,7 +38,7 @@ class ExtractPart:
         self._child = subprocess.Popen(self.arguments())
         signal.signal(signal.SIGTERM, self._forward)
         try:
-            code = self._child.wait()
+            code = self._wait()
         except Exception as error:  # the site refused to requeue this task, which submitit's signal handler tells by raising
             print(f"not requeued: {error}; run `actioncache jobs retry`", file=sys.stderr, flush=True)
             self._stop()
@@ -59,14 +60,21 @@ class ExtractPart:
     def _stop(self) -> int:
         if self._child is None:
             return INTERRUPTED
-        if self._child.poll() is None:
-            self._child.send_signal(signal.SIGUSR1)
-        code: int = self._child.wait()
-        return code
+        os.kill(self._child.pid, signal.SIGUSR1)
+        return self._wait()
+
+    def _wait(self) -> int:
+        """The exit code of the process, which stays to be collected, so that its number is nobody else's.
+
+        Not ``Popen.wait``: a signal handler that waits while the program under it waits would wait for that one's lock, for ever.
+        """
+        ended = os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
-        if self._child is not None and self._child.poll() is None:
-            self._child.send_signal(number)
+        if self._child is not None:
+            os.kill(self._child.pid, number)
 
 
 def script(command: Sequence[str], header: Sequence[str], plan_file: str, count: int) -> str:

@@ -3,8 +3,10 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,32 @@ def test_a_killed_command_is_an_interrupted_task() -> None:
     with pytest.raises(SystemExit) as ended:
         ExtractPart((sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"), (), "a.plan.json", 1, 1)()
     assert ended.value.code == 3
+
+
+def test_a_task_that_is_told_to_stop_while_it_waits_publishes_and_is_requeued(tmp_path: Path) -> None:
+    """As submitit does it: ``checkpoint`` runs in a signal handler while ``__call__`` waits."""
+    code = "import signal, sys, time; signal.signal(signal.SIGUSR1, lambda *_: sys.exit(3)); open(sys.argv[1], 'w').close(); time.sleep(60)"
+    task = ExtractPart((sys.executable, "-c", code), (str(tmp_path / "begun"),), "a.plan.json", 1, 1)
+    requeued = []
+
+    def tell() -> None:
+        while not (tmp_path / "begun").exists():
+            threading.Event().wait(0.01)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    signal.signal(signal.SIGUSR2, lambda *_: requeued.append(task.checkpoint()))
+    teller = threading.Thread(target=tell)
+    teller.start()
+    try:
+        with pytest.raises(SystemExit) as ended:
+            task()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    teller.join()
+    assert ended.value.code == 3
+    assert requeued[0].function == ExtractPart(task.program, task.command, "a.plan.json", 1, 1)
 
 
 def test_the_script_is_shell_and_quotes_what_needs_it(tmp_path: Path) -> None:
