@@ -1,6 +1,6 @@
 """How long does a cluster take? 64 nodes, 650,000 videos, nodes that fail: the planner's cut and a plain stride against the ideal.
 
-A simulation, in which nothing runs: a task that loses its node is started again at once by the scheduler on the next free node, goes on
+A simulation, in which nothing runs: a task whose node fails is started again at once (the node is back, or another one is), goes on
 after what it had published (30 s of work are lost), and needs START seconds to begin. Videos are of Kinetics' kind: most last 10 s,
 some are shorter, and a list that is sorted by class holds classes of longer and shorter ones; and, as a hard case, of films' kind:
 log-normal with a heavy tail. The ideal is the sum of all work over 64 nodes that never fail and start in no time.
@@ -36,21 +36,20 @@ def films(generator: np.random.Generator) -> np.ndarray:
 
 
 def makespan(parts: list[float], rate_a_second: float, generator: np.random.Generator) -> float:
-    """Seconds until the last part is done; parts wait in their order for a free node, those that lost theirs go first."""
+    """Seconds until the last part is done; a free node takes the next part, and keeps it however often it fails."""
     nodes = [0.0] * NODES
-    waiting = list(reversed(parts))
-    end = 0.0
-    while waiting:
-        now = heapq.heappop(nodes)
-        work = waiting.pop()
-        needed = START_SECONDS + work
-        fails = generator.exponential(1 / rate_a_second)
-        if fails < needed:
-            waiting.append(work - max(0.0, fails - START_SECONDS - LOST_SECONDS))
-            needed = fails
-        end = max(end, now + needed)
-        heapq.heappush(nodes, now + needed)
-    return end
+    for work in parts:
+        heapq.heappush(nodes, heapq.heappop(nodes) + with_failures(work, rate_a_second, generator))
+    return max(nodes)
+
+
+def with_failures(work: float, rate_a_second: float, generator: np.random.Generator) -> float:
+    """Seconds that a part of ``work`` seconds takes: each failure costs a start and what was not published."""
+    passed = 0.0
+    while (fails := generator.exponential(1 / rate_a_second)) < START_SECONDS + work:
+        passed += fails
+        work -= max(0.0, fails - START_SECONDS - LOST_SECONDS)
+    return passed + START_SECONDS + work
 
 
 def main() -> None:
