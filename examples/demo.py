@@ -62,7 +62,7 @@ def main(folder: Path) -> None:
     stores = extract(videos, folder)
     tables = train(videos, stores, folder)
     named = [f"{name}={path}" for name, path in tables.items()]
-    results = {table["name"]: table["top1"] for table in json.loads(actioncache("evaluate", *named, "--json"))}
+    results = {table["name"]: table["top1"] for table in json.loads(actioncache("evaluate", *named, "--json"))["tables"]}
     actioncache("frames", videos, "-o", folder / "frames")
     shown = [f"{name}={tables[name]}" for name in ("rgb-mean", "rgb-res_lstm", "flow-res_lstm", "fused-res_lstm")]
     actioncache("report", *shown, "-o", folder / "report", "--frames", folder / "frames", "--title", "actioncache demo")

@@ -88,7 +88,7 @@ def accuracies(out: Path, head: str) -> dict[str, list[float]]:
     if not named:
         return {}
     printed = actioncache("evaluate", *(f"{name}={path}" for name, path in named.items()), "--json", show=False)
-    top1 = {row["name"]: 100 * row["top1"] for row in json.loads(printed)}
+    top1 = {row["name"]: 100 * row["top1"] for row in json.loads(printed)["tables"]}
     return {name: [top1[f"{name}:{at}"] for at in range(len(paths))] for name, paths in files.items()}
 
 

@@ -50,6 +50,7 @@ def fuse(
     settings: dict[str, Any],
 ) -> None:
     from fusion.fuse import fuse as fuse_tables
+    from fusion.labels import drawn_groups, groups_of
     from fusion.learned import Learned, apply
     from fusion.recipes import follow
     from fusion.report import table_text
@@ -71,14 +72,17 @@ def fuse(
     if fused.labels is None:
         click.echo("no labels, so no accuracy; give them by id with --list LIST")
     else:
+        drawn = None if videos is None else drawn_groups(videos)
         name = output.stem if output.stem not in tables else f"{output.stem} (fused)"
-        click.echo(table_text(judge({**tables, name: fused}, EvaluateSpec(common=spec.common, match=spec.match))), nl=False)
+        click.echo(table_text(judge({**tables, name: fused}, EvaluateSpec(common=spec.common, match=spec.match), drawn)), nl=False)
     click.echo(f"wrote {output}: {len(fused.ids)} videos, {len(fused.classes)} classes, {fused.kind}")
 
 
 @click.command("evaluate", help=f"Print the accuracy of score tables, with intervals. {_INPUTS}")
 @input_arguments
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with per-class accuracy and confusion matrix.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print every figure as JSON, with comparisons, per-class accuracy and confusion matrices."
+)
 @click.option("--per-class", is_flag=True, help="Accuracy of every class, too.")
 @click.option("--class", "named", multiple=True, help="Accuracy of this class, too; may be given several times.")
 @spec_options(EvaluateSpec, into="settings")
@@ -91,7 +95,8 @@ def evaluate(
     named: tuple[str, ...],
     settings: dict[str, Any],
 ) -> None:
-    from fusion.report import categories_text, classes_text, comparisons_text, table_data, table_text
+    from fusion.labels import drawn_groups
+    from fusion.report import categories_text, classes_text, comparisons_text, results_data, table_text
     from fusion.results import judge
 
     if splits := split_inputs(inputs):
@@ -102,9 +107,10 @@ def evaluate(
         evaluate_splits(splits, labels, fold, as_json, resolve(EvaluateSpec, settings))
         return
     spec = resolve(EvaluateSpec, settings)
-    results = judge(read_inputs(inputs, labels, fold, spec.match)[0], spec)
+    tables, videos = read_inputs(inputs, labels, fold, spec.match)
+    results = judge(tables, spec, None if videos is None else drawn_groups(videos))
     if as_json:
-        click.echo(json.dumps([table_data(table) for table in results.tables], ensure_ascii=False, allow_nan=False))
+        click.echo(json.dumps(results_data(results), ensure_ascii=False, allow_nan=False))
         return
     click.echo(table_text(results), nl=False)
     if results.comparisons:
@@ -117,13 +123,15 @@ def evaluate(
 
 def evaluate_splits(splits: list[tuple[str, ...]], labels: Path | None, fold: int | None, as_json: bool, spec: EvaluateSpec) -> None:
     """Print each split's top-1 and the means; an official list gives split k the labels of its fold k."""
+    from fusion.labels import drawn_groups
     from fusion.splits import judge_splits, splits_data, splits_text
 
     if fold is not None:
         raise SpecError("several splits take the labels of folds 1, 2, ... of an official list; leave --fold away")
     official = labels is not None and labels.is_dir()
-    tables = [read_inputs(inputs, labels, number if official else None, spec.match)[0] for number, inputs in enumerate(splits, 1)]
-    judged = judge_splits(tables, spec)
+    read = [read_inputs(inputs, labels, number if official else None, spec.match) for number, inputs in enumerate(splits, 1)]
+    groups = {name: group for _, videos in read if videos is not None for name, group in drawn_groups(videos).items()}
+    judged = judge_splits([tables for tables, _ in read], spec, groups)
     click.echo(json.dumps(splits_data(judged), ensure_ascii=False, allow_nan=False) if as_json else splits_text(judged), nl=as_json)
 
 
@@ -151,13 +159,14 @@ def split_inputs(inputs: tuple[str, ...]) -> list[tuple[str, ...]]:
 def report(
     inputs: tuple[str, ...], labels: Path | None, fold: int | None, output: Path, frames: Path | None, files: bool, settings: dict[str, Any]
 ) -> None:
+    from fusion.labels import drawn_groups
     from fusion.report import make_report, table_text, write_report
 
     spec = resolve(ReportSpec, settings)
-    tables, _ = read_inputs(inputs, labels, fold, spec.match)
+    tables, videos = read_inputs(inputs, labels, fold, spec.match)
     pictures = None if frames is None else (lambda name: find_pictures(frames, name))
     command = shlex.join(["actioncache", *sys.argv[1:]])
-    made = make_report(tables, spec, frames=pictures, command=command)
+    made = make_report(tables, spec, frames=pictures, command=command, groups=None if videos is None else drawn_groups(videos))
     paths = write_report(made, output)
     if files:
         from fusion.figure_files import write_figures
@@ -191,11 +200,6 @@ def check_alone(settings: Mapping[str, Any], recipe: str | None, learned: Path |
         raise SpecError(
             f"{'--recipe' if recipe else '--learned'} decides the {', '.join(given)} itself; leave --{given[0].replace('_', '-')} away"
         )
-
-
-def groups_of(videos: "VideoList") -> dict[str, str]:
-    """{id: group} of the videos that have one."""
-    return {video.id: video.group for video in videos if video.group}
 
 
 def read_inputs(

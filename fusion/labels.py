@@ -1,6 +1,8 @@
-"""Give a score table its labels from a video list, by id."""
+"""Give a score table its labels from a video list, by id; and the list's groups."""
 
 import dataclasses
+import re
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from store.scores import ScoreTable
 from store.videos import VideoList
 
 _SHOWN = 5
+_UCF_NAME = re.compile(r"v_[^_]+_(?P<group>g\d+)_c\d+(\.\w+)?")
 
 
 def with_labels(table: ScoreTable, videos: VideoList, match: NameRules | None = None) -> ScoreTable:
@@ -43,6 +46,27 @@ def with_labels(table: ScoreTable, videos: VideoList, match: NameRules | None = 
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise AlignmentError(f"the list does not label this score table:\n{listed}\nGive the list that the table was predicted for.")
     return dataclasses.replace(table, labels=np.array([index[str(name)] for name in found], np.int64))
+
+
+def groups_of(videos: VideoList) -> dict[str, str]:
+    """{id: group} of the videos that have one: what must stay on one side where something is learned."""
+    return {video.id: video.group for video in videos if video.group}
+
+
+def drawn_groups(videos: VideoList) -> dict[str, str]:
+    """{id: group} of the videos that have one: what a bootstrap resample draws.
+
+    UCF-101's g01 to g25 number the scenes of each class anew. The official splits keep a number together over all classes, but g01 of
+    one class is another recording than g01 of the next: here they are two groups.
+    """
+    return {
+        video.id: f"{video.label} {video.group}" if _is_ucf101(video.id, video.group) else video.group for video in videos if video.group
+    }
+
+
+def _is_ucf101(video_id: str, group: str) -> bool:
+    match = _UCF_NAME.fullmatch(PurePosixPath(video_id).name)
+    return match is not None and match["group"] == group
 
 
 def _problem(items: list[str], text: str) -> list[str]:

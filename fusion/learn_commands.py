@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fusion.commands import groups_of, input_arguments, read_inputs
+from fusion.commands import input_arguments, read_inputs
 from fusion.spec import EvaluateSpec, LearnSpec
 from store.options import resolve, spec_options
 
@@ -30,6 +30,7 @@ def learn_command(
 
     INPUTS are labelled score tables of videos that are not to be fused: a run's validation.npz, or another split's tables.
     """
+    from fusion.labels import groups_of
     from fusion.learned import learn
     from store.scores import ScoreTable
 
@@ -56,6 +57,7 @@ def cross_fit_command(
 
     The groups (scenes, films) come from --list, which is required.
     """
+    from fusion.labels import drawn_groups, groups_of
     from fusion.learned import cross_fit
     from fusion.report import table_text
     from fusion.results import judge
@@ -67,7 +69,7 @@ def cross_fit_command(
     assert videos is not None
     fused = cross_fit(tables, spec, groups_of(videos), folds)
     fused.save(output)
-    click.echo(table_text(judge({**tables, output.stem: fused}, EvaluateSpec(match=spec.match))), nl=False)
+    click.echo(table_text(judge({**tables, output.stem: fused}, EvaluateSpec(match=spec.match), drawn_groups(videos))), nl=False)
     click.echo(f"wrote {output}: cross-fitted in {folds} folds of {fused.source['num_groups']} groups, {len(fused.ids)} videos")
 
 

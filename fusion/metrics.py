@@ -9,25 +9,15 @@ published figures are often computed that way.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from fusion.bootstrap import Interval, Units, bootstrap_class_means, bootstrap_means, each_video, interval
 from store.errors import ScoreError
 
 Ties = Literal["wrong", "index"]
-_BLOCK_BYTES = 32 * 2**20
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Percentile bootstrap interval of a statistic, at ``level`` (0.95: 2.5 % lie below ``low`` and 2.5 % above ``high``)."""
-
-    low: float
-    high: float
-    level: float
 
 
 @dataclass(frozen=True)
@@ -127,65 +117,34 @@ def mean_class_accuracy(confusion: np.ndarray) -> float:
 
 
 def evaluate(
-    values: np.ndarray, labels: np.ndarray, *, samples: int = 1000, level: float = 0.95, seed: int = 0, ties: Ties = "wrong"
+    values: np.ndarray,
+    labels: np.ndarray,
+    *,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    ties: Ties = "wrong",
+    units: Units | None = None,
 ) -> Evaluation:
-    """All figures of one table; intervals from ``samples`` bootstrap resamples of the videos (the same ones for the same seed and V)."""
+    """All figures of one table; intervals from ``samples`` bootstrap resamples (the same ones for the same seed and ``units``)."""
     num_classes = values.shape[1] if values.ndim == 2 else 0
     hits = ranks(values, labels, ties)
     confusion = confusion_matrix(predictions(values, labels, ties), labels, num_classes)
     right = hits == 0
+    units = units or each_video(len(labels))
     return Evaluation(
         num_videos=len(labels),
         num_classes=num_classes,
         top1=float(right.mean()),
         top5=float((hits < min(5, num_classes)).mean()),
         mean_class=mean_class_accuracy(confusion),
-        top1_interval=interval(bootstrap_means(right, samples, seed), level),
-        mean_class_interval=interval(bootstrap_class_means(right, labels, num_classes, samples, seed), level),
+        top1_interval=interval(bootstrap_means(right, samples, seed, units), level),
+        mean_class_interval=interval(bootstrap_class_means(right, labels, num_classes, samples, seed, units), level),
         per_class=class_accuracy(confusion),
         counts=confusion.sum(axis=1),
         confusion=confusion,
         ties=ties,
     )
-
-
-def resamples(num_videos: int, samples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each video is drawn in each bootstrap resample: float32 blocks [S, V] of bounded size, S adding up to ``samples``."""
-    if samples < 1:
-        raise ScoreError(f"{samples} bootstrap samples; ask for at least 1")
-    generator = np.random.default_rng(seed)
-    block = max(1, min(samples, _BLOCK_BYTES // (8 * num_videos)))
-    for first in range(0, samples, block):
-        size = min(block, samples - first)
-        drawn = generator.integers(0, num_videos, (size, num_videos)) + np.arange(size)[:, None] * num_videos
-        yield np.bincount(drawn.ravel(), minlength=size * num_videos).reshape(size, num_videos).astype(np.float32)
-
-
-def bootstrap_means(hits: np.ndarray, samples: int = 1000, seed: int = 0) -> np.ndarray:
-    """Mean of ``hits`` [V] (0/1, or any number a video has, e.g. a difference of hits) in each resample, float64 [samples]."""
-    column = np.asarray(hits, np.float32)
-    return np.concatenate([counts @ column for counts in resamples(len(column), samples, seed)]).astype(np.float64) / len(column)
-
-
-def bootstrap_class_means(hits: np.ndarray, labels: np.ndarray, num_classes: int, samples: int = 1000, seed: int = 0) -> np.ndarray:
-    """Mean class accuracy in each resample, float64 [samples]; a class that a resample misses is left out of that resample's mean."""
-    members = np.zeros((len(labels), num_classes), np.float32)
-    members[np.arange(len(labels)), labels] = 1
-    right = members * np.asarray(hits, np.float32)[:, None]
-    means = []
-    for counts in resamples(len(labels), samples, seed):
-        seen = counts @ members
-        share = np.divide(counts @ right, seen, out=np.zeros_like(seen), where=seen > 0)
-        means.append(share.sum(axis=1, dtype=np.float64) / (seen > 0).sum(axis=1))
-    return np.concatenate(means)
-
-
-def interval(draws: np.ndarray, level: float = 0.95) -> Interval:
-    """Percentile interval of bootstrap draws [S]."""
-    if not 0 < level < 1:
-        raise ScoreError(f"the level of an interval is {level}; it must lie between 0 and 1, e.g. 0.95")
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level)
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from fusion.bootstrap import Units
 from fusion.categories import by_category
 from fusion.examples import Example, Frames, choose_examples
 from fusion.figures import axis_range, by_categories, class_panels, difference_matrix, largest_gain, matrix
 from fusion.results import Results, TableResult, hardest_confusions, judge
-from fusion.spec import ReportSpec
-from fusion.words import TIE_NOTES, clean, headline, left_out_note, p_value, percent, respelt_note, signed, what
+from fusion.spec import EvaluateSpec, ReportSpec
+from fusion.words import TIE_NOTES, clean, drawn, headline, left_out_note, p_value, percent, respelt_note, signed, what
 from store.errors import SpecError
 from store.files import write_text
 from store.scores import ScoreTable
@@ -53,6 +54,7 @@ class Report:
                 headline=headline(self.results),
                 left_out=left_out_note(self.results),
                 tie_note=TIE_NOTES[self.results.spec.ties],
+                drawn=drawn(self.results.spec, self.results.units),
                 top5=len(self.results.aligned.classes) > 5,
                 low=low,
                 high=high,
@@ -81,14 +83,19 @@ class Report:
 
 
 def make_report(
-    tables: Mapping[str, ScoreTable], spec: ReportSpec | None = None, *, frames: Frames | None = None, command: str = ""
+    tables: Mapping[str, ScoreTable],
+    spec: ReportSpec | None = None,
+    *,
+    frames: Frames | None = None,
+    command: str = "",
+    groups: Mapping[str, str] | None = None,
 ) -> Report:
-    """Judge named, labelled tables (single streams and fusions) and choose examples; see ``judge`` for the errors.
+    """Judge named, labelled tables (single streams and fusions) and choose examples; see ``judge`` for ``groups`` and the errors.
 
     ``frames(id)`` may give pictures of the few example videos: image files or uint8 RGB arrays [H, W, 3].
     """
     spec = spec or ReportSpec()
-    results = judge(tables, spec)
+    results = judge(tables, spec, groups)
     return Report(spec.title, results, choose_examples(results, spec.examples, frames), command)
 
 
@@ -162,15 +169,17 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
 
 def table_text(results: Results) -> str:
-    """The results as an aligned plain-text table."""
+    """The results as an aligned plain-text table, in per cent; below it what the intervals were drawn from."""
     top5 = len(results.aligned.classes) > 5
-    lines = [["table", "videos", "top-1", f"{100 * results.spec.level:g} % interval", *(["top-5"] if top5 else []), "mean class", "what"]]
+    header = ["top-1", f"{100 * results.spec.level:g} % interval", *(["top-5"] if top5 else []), "mean class", "calibration error"]
+    lines = [["table", "videos", *header, "what"]]
     for row in results.tables:
         figures = row.evaluation
         spread = f"{percent(figures.top1_interval.low)} to {percent(figures.top1_interval.high)}"
         shown = [percent(figures.top1, 2), spread, *([percent(figures.top5, 2)] if top5 else []), percent(figures.mean_class, 2)]
-        lines.append([row.name, str(figures.num_videos), *shown, what(row)])
-    return columns(lines)
+        calibration = "-" if row.calibration is None else percent(row.calibration)
+        lines.append([row.name, str(figures.num_videos), *shown, calibration, what(row)])
+    return columns(lines) + drawn(results.spec, results.units) + "\n"
 
 
 def columns(lines: Sequence[Sequence[str]]) -> str:
@@ -206,24 +215,27 @@ def report_text(report: Report) -> str:
     for item in hardest_confusions(best.evaluation.confusion, results.aligned.classes):
         parts.append(f"  {clean(item.true)} is taken for {clean(item.predicted)} in {item.count} of {item.videos} videos")
     parts += ["", "Accuracy per class", classes_text(results)]
-    parts += [f"Bootstrap: {results.spec.samples} resamples, seed {results.spec.seed}. {TIE_NOTES[results.spec.ties]}"]
+    parts += [TIE_NOTES[results.spec.ties]]
     parts += [clean(f"Made by: {report.command}")] if report.command else []
     return "\n".join(parts) + "\n"
 
 
 def report_data(report: Report) -> dict[str, Any]:
     """See ``Report.data``."""
-    results = report.results
+    examples = {group: [_example_data(example) for example in items] for group, items in report.examples.items()}
+    return {"title": report.title, "command": report.command, **results_data(report.results), "examples": _json(examples)}
+
+
+def results_data(results: Results) -> dict[str, Any]:
+    """Every figure of an evaluation as JSON types; accuracies are fractions, NaN is null."""
     best = results.table(results.best)
     return _json(
         {
-            "title": report.title,
-            "command": report.command,
             "headline": headline(results),
             "videos": len(results.labels),
             "classes": results.aligned.classes,
             "ties": results.spec.ties,
-            "bootstrap": {"samples": results.spec.samples, "level": results.spec.level, "seed": results.spec.seed},
+            "bootstrap": bootstrap_data(results.spec, results.units),
             "left_out": results.aligned.left_out,
             "respelt": results.aligned.respelt,
             "categories": category_rows(results),
@@ -233,9 +245,13 @@ def report_data(report: Report) -> dict[str, Any]:
             "comparisons": [asdict(row) for row in results.comparisons],
             "agreements": [{"first": a, "second": b, **shares} for (a, b), shares in results.agreements.items()],
             "hardest_confusions": [asdict(item) for item in hardest_confusions(best.evaluation.confusion, results.aligned.classes)],
-            "examples": {group: [_example_data(example) for example in items] for group, items in report.examples.items()},
         }
     )
+
+
+def bootstrap_data(spec: EvaluateSpec, units: Units) -> dict[str, Any]:
+    """What the intervals are: how many resamples of how many videos or groups."""
+    return {"samples": spec.samples, "level": spec.level, "seed": spec.seed, "drawn": units.what, "count": units.count}
 
 
 def table_data(table: TableResult) -> dict[str, Any]:

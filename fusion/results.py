@@ -1,6 +1,6 @@
 """Judge several score tables on the same labelled videos: figures of each, and how far their differences can be believed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -8,17 +8,15 @@ from typing import Any
 import numpy as np
 
 from fusion.align import Aligned, align
+from fusion.bootstrap import Interval, Units, bootstrap_means, each_video, interval, whole_groups
 from fusion.categories import categories_of
 from fusion.footing import softmax
 from fusion.metrics import (
     Evaluation,
-    Interval,
     McNemar,
     agreement,
-    bootstrap_means,
     calibration_error,
     evaluate,
-    interval,
     mcnemar,
     predictions,
 )
@@ -56,6 +54,7 @@ class Results:
     """``best`` and ``best_single`` are names, read off these very videos.
 
     Comparisons are of the best with every other table, or of every other one with ``spec.against``. ``categories``: of each class, or None.
+    ``units``: what the bootstrap drew.
     """
 
     aligned: Aligned
@@ -66,6 +65,7 @@ class Results:
     comparisons: tuple[Comparison, ...]
     agreements: dict[tuple[str, str], dict[str, float]]
     spec: EvaluateSpec
+    units: Units
     categories: tuple[str, ...] | None = None
 
     def table(self, name: str) -> TableResult:
@@ -77,8 +77,11 @@ class Results:
         return self.aligned.values[self.aligned.names.index(name)]
 
 
-def judge(tables: Mapping[str, ScoreTable], spec: EvaluateSpec | None = None) -> Results:
-    """Evaluate named tables that share ids, classes and labels (see ``align``); tables without any labels raise ``ScoreError``."""
+def judge(tables: Mapping[str, ScoreTable], spec: EvaluateSpec | None = None, groups: Mapping[str, str] | None = None) -> Results:
+    """Evaluate named tables that share ids, classes and labels (see ``align``); tables without any labels raise ``ScoreError``.
+
+    ``groups`` {id: group}, ids spelt as in the first table: what intervals draw, unless ``spec.draw`` says videos.
+    """
     spec = spec or EvaluateSpec()
     aligned = align(tables, spec.common, spec.match)
     labels = aligned.labels
@@ -87,7 +90,10 @@ def judge(tables: Mapping[str, ScoreTable], spec: EvaluateSpec | None = None) ->
             f"{', '.join(tables)}: not every video has a label, so there is nothing to measure against; "
             "give the labels by id with --list LIST (or fusion.labels.with_labels)"
         )
-    rows = tuple(_result(name, table, values, labels, spec) for (name, table), values in zip(tables.items(), aligned.values, strict=True))
+    units = units_of(aligned.ids, spec, groups)
+    rows = tuple(
+        _result(name, table, values, labels, spec, units) for (name, table), values in zip(tables.items(), aligned.values, strict=True)
+    )
     if spec.against and spec.against not in tables:
         raise SpecError(f"there is no table {spec.against!r} to compare with; tables: {', '.join(tables)}")
     best = max(rows, key=lambda row: row.evaluation.top1)
@@ -99,23 +105,35 @@ def judge(tables: Mapping[str, ScoreTable], spec: EvaluateSpec | None = None) ->
         tables=rows,
         best=best.name,
         best_single=best_single,
-        comparisons=_comparisons(rows, best, labels, spec),
+        comparisons=_comparisons(rows, best, labels, spec, units),
         agreements={(a.name, b.name): agreement(a.predicted == labels, b.predicted == labels) for a, b in combinations(singles, 2)},
         spec=spec,
+        units=units,
         categories=categories_of(spec.categories, aligned.classes),
     )
 
 
-def _comparisons(rows: tuple[TableResult, ...], best: TableResult, labels: np.ndarray, spec: EvaluateSpec) -> tuple[Comparison, ...]:
+def units_of(ids: Sequence[str], spec: EvaluateSpec, groups: Mapping[str, str] | None) -> Units:
+    """What a resample draws: groups where the videos have any and are not all of one; else videos."""
+    if spec.draw == "groups" and groups is not None and any(groups.get(name) for name in ids):
+        units = whole_groups(ids, groups)
+        if units.count > 1:
+            return units
+    return each_video(len(ids))
+
+
+def _comparisons(
+    rows: tuple[TableResult, ...], best: TableResult, labels: np.ndarray, spec: EvaluateSpec, units: Units
+) -> tuple[Comparison, ...]:
     if spec.against:
         reference = next(row for row in rows if row.name == spec.against)
-        return tuple(_compare(row, reference, labels, spec) for row in rows if row is not reference)
-    return tuple(_compare(best, row, labels, spec) for row in rows if row is not best)
+        return tuple(_compare(row, reference, labels, spec, units) for row in rows if row is not reference)
+    return tuple(_compare(best, row, labels, spec, units) for row in rows if row is not best)
 
 
-def _result(name: str, table: ScoreTable, values: np.ndarray, labels: np.ndarray, spec: EvaluateSpec) -> TableResult:
+def _result(name: str, table: ScoreTable, values: np.ndarray, labels: np.ndarray, spec: EvaluateSpec, units: Units) -> TableResult:
     ties = spec.ties
-    figures = evaluate(values, labels, samples=spec.samples, level=spec.level, seed=spec.seed, ties=ties)
+    figures = evaluate(values, labels, samples=spec.samples, level=spec.level, seed=spec.seed, ties=ties, units=units)
     calibration = None if table.kind == "decision_values" else calibration_error(softmax(values.astype(np.float64)), labels, ties=ties)
     fused = fusion_source(table.source) is not None
     return TableResult(name, table.kind, fused, figures, predictions(values, labels, ties), calibration, table.source)
@@ -129,10 +147,10 @@ def fusion_source(source: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return parts[0] if parts and None not in parts else None
 
 
-def _compare(first: TableResult, second: TableResult, labels: np.ndarray, spec: EvaluateSpec) -> Comparison:
+def _compare(first: TableResult, second: TableResult, labels: np.ndarray, spec: EvaluateSpec, units: Units) -> Comparison:
     a, b = first.predicted == labels, second.predicted == labels
     difference = a.astype(np.float32) - b.astype(np.float32)
-    spread = interval(bootstrap_means(difference, spec.samples, spec.seed), spec.level)
+    spread = interval(bootstrap_means(difference, spec.samples, spec.seed, units), spec.level)
     return Comparison(first.name, second.name, float(a.mean() - b.mean()), spread, mcnemar(a, b))
 
 

@@ -60,7 +60,10 @@ class LearnSpec(Checked):
 class EvaluateSpec(Checked):
     """How tables are judged."""
 
-    samples: int = setting(1000, "bootstrap resamples of the videos")
+    samples: int = setting(1000, "bootstrap resamples")
+    draw: Literal["groups", "videos"] = setting(
+        "groups", "what a resample draws: whole groups (films, scenes) where --list names them, else videos; or videos all the same"
+    )
     level: float = setting(0.95, "level of the intervals")
     seed: int = setting(0, "seed of the resamples and of the choice of examples")
     ties: Literal["wrong", "index"] = setting(

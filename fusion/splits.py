@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from fusion.metrics import Interval, interval, resamples
-from fusion.results import Results, TableResult, judge
+from fusion.bootstrap import Interval, Units, interval, resamples
+from fusion.results import Results, TableResult, judge, units_of
 from fusion.spec import EvaluateSpec
-from fusion.words import percent, signed
+from fusion.words import drawn, percent, signed
 from store.errors import SpecError
 from store.scores import ScoreTable
 
@@ -29,17 +29,21 @@ class MeanFigures:
 
 @dataclass(frozen=True)
 class SplitResults:
-    """Results of each split, means in the order of the tables, and the name of the table that others are compared with."""
+    """Results of each split, means in the order of the tables, the table that others are compared with, what a resample of all draws."""
 
     splits: tuple[Results, ...]
     means: tuple[MeanFigures, ...]
     reference: str
+    units: Units
 
 
-def judge_splits(splits: Sequence[Mapping[str, ScoreTable]], spec: EvaluateSpec | None = None) -> SplitResults:
+def judge_splits(
+    splits: Sequence[Mapping[str, ScoreTable]], spec: EvaluateSpec | None = None, groups: Mapping[str, str] | None = None
+) -> SplitResults:
     """Judge the same named tables on each split. Reference: ``spec.against``, else the table with the best mean.
 
-    A resample draws videos from all that occur in any split and takes each split's share of it, since a video may be tested in several.
+    A resample draws groups, or videos without ``groups``, from all that occur in any split and takes each split's share of it, since a
+    video may be tested in several.
     """
     spec = spec or EvaluateSpec()
     names = list(splits[0])
@@ -48,28 +52,38 @@ def judge_splits(splits: Sequence[Mapping[str, ScoreTable]], spec: EvaluateSpec 
             raise SpecError(f"split {number} has the tables {', '.join(tables)}, the first one {', '.join(names)}; give the same for each")
     if spec.against and spec.against not in names:
         raise SpecError(f"there is no table {spec.against!r} to compare with; tables: {', '.join(names)}")
-    results = tuple(judge(tables, spec) for tables in splits)
+    results = tuple(judge(tables, spec, groups) for tables in splits)
     rows = {name: [split.table(name) for split in results] for name in names}
     top1 = {name: float(np.mean([row.evaluation.top1 for row in rows[name]])) for name in names}
     reference = spec.against or max(names, key=lambda name: top1[name])
-    draws = _draws(results, rows, spec)
-    return SplitResults(results, tuple(_mean(name, rows[name], top1, draws, reference, spec) for name in names), reference)
+    ids = list(dict.fromkeys(one for split in results for one in split.aligned.ids))
+    units = units_of(ids, spec, groups)
+    draws = _draws(results, rows, dict(zip(ids, units.of.tolist(), strict=True)), units.count, spec)
+    return SplitResults(results, tuple(_mean(name, rows[name], top1, draws, reference, spec) for name in names), reference, units)
 
 
-def _draws(results: Sequence[Results], rows: Mapping[str, Sequence[TableResult]], spec: EvaluateSpec) -> dict[str, np.ndarray]:
-    """Mean over splits of top-1 in each resample, float64 [samples], of each table."""
-    place = {name: index for index, name in enumerate(dict.fromkeys(one for split in results for one in split.aligned.ids))}
-    own = [np.array([place[name] for name in split.aligned.ids]) for split in results]
+def _draws(
+    results: Sequence[Results], rows: Mapping[str, Sequence[TableResult]], unit_of: Mapping[str, int], count: int, spec: EvaluateSpec
+) -> dict[str, np.ndarray]:
+    """Mean over splits of top-1 in each resample, float64 [samples], of each table; a split that a resample misses is left out of it."""
+    own = [Units(np.array([unit_of[name] for name in split.aligned.ids]), count) for split in results]
+    sizes = [units.sums(np.ones(len(units.of))).astype(np.float32) for units in own]
+    right = {
+        name: [
+            units.sums(part.predicted == split.labels).astype(np.float32) for part, split, units in zip(parts, results, own, strict=True)
+        ]
+        for name, parts in rows.items()
+    }
     found: dict[str, list[np.ndarray]] = {name: [] for name in rows}
-    for counts in resamples(len(place), spec.samples, spec.seed):
-        for name, parts in rows.items():
-            shares = []
-            for part, split, index in zip(parts, results, own, strict=True):
-                hits = (part.predicted == split.labels).astype(np.float32)
-                drawn = counts[:, index]
-                shares.append(drawn @ hits / np.maximum(drawn.sum(axis=1), 1))
-            found[name].append(np.mean(shares, axis=0))
-    return {name: np.concatenate(blocks).astype(np.float64) for name, blocks in found.items()}
+    for counts in resamples(count, spec.samples, spec.seed):
+        drawn_videos = [counts @ size for size in sizes]
+        for name, parts in right.items():
+            shares = [
+                np.divide(counts @ hits, videos, out=np.full(len(videos), np.nan, np.float32), where=videos > 0)
+                for hits, videos in zip(parts, drawn_videos, strict=True)
+            ]
+            found[name].append(np.nanmean(np.array(shares, np.float64), axis=0))
+    return {name: np.concatenate(blocks) for name, blocks in found.items()}
 
 
 def _mean(
@@ -108,15 +122,17 @@ def splits_text(judged: SplitResults) -> str:
     videos = sum(len(split.labels) for split in judged.splits)
     shared = videos - len({name for split in judged.splits for name in split.aligned.ids})
     note = f"; {shared} videos are tested in more than one split" if shared else ""
-    return columns(lines) + f"top-1 in per cent, gains in points; {videos} scored videos{note}\n"
+    spec = judged.splits[0].spec
+    return columns(lines) + f"top-1 in per cent, gains in points; {videos} scored videos{note}\n{drawn(spec, judged.units)}\n"
 
 
 def splits_data(judged: SplitResults) -> dict[str, Any]:
     """The same for JSON."""
-    from fusion.report import table_data
+    from fusion.report import bootstrap_data, table_data
 
     return {
         "reference": judged.reference,
+        "bootstrap": bootstrap_data(judged.splits[0].spec, judged.units),
         "means": [
             {key: value if not isinstance(value, Interval) else vars(value) for key, value in vars(row).items()} for row in judged.means
         ],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fusion.categories import by_category
 from fusion.results import Results
-from fusion.words import TIE_NOTES, clean, p_value, percent, signed, what
+from fusion.words import TIE_NOTES, clean, drawn, p_value, percent, signed, what
 from store.files import write_text
 
 _TEX = {letter: "\\" + letter for letter in "&%$#_{}"}
@@ -92,8 +92,8 @@ def _results(results: Results) -> Table:
         rows.append((table.name, what(table), *shown))
     spec = results.spec
     caption = (
-        f"Accuracy in per cent on {len(results.labels)} videos of {len(results.aligned.classes)} classes. Intervals hold "
-        f"{100 * spec.level:g} % of {spec.samples} bootstrap resamples of the videos. {TIE_NOTES[spec.ties]}"
+        f"Accuracy in per cent on {len(results.labels)} videos of {len(results.aligned.classes)} classes. "
+        f"{drawn(spec, results.units)}. {TIE_NOTES[spec.ties]}"
     )
     header = ("table", "what it is", "top-1", "interval", "top-5", "mean class", "calibration error")
     return Table("results", caption, header, tuple(rows), 2, [table.name for table in results.tables].index(results.best))

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fusion.bootstrap import FEW, Units
 from fusion.fuse import respelt_words
 from fusion.results import Results, TableResult, fusion_source
+from fusion.spec import EvaluateSpec
 
 FOOTING_WORDS = {"raw": "raw scores", "l2": "L2-normalised scores", "rank": "ranks"}
 KIND_WORDS = {"scores": "raw class scores", "log_probs": "log-probabilities", "decision_values": "decision values"}
@@ -45,6 +47,15 @@ def respelt_note(results: Results) -> str:
     """Which names were taken as the same by rules that were asked for, in words; empty if none."""
     notes = respelt_words(results.aligned, results.spec.match)
     return "Taken as the same name: " + "; ".join(f"{name}: {text}" for name, text in notes.items()) + "." if notes else ""
+
+
+def drawn(spec: EvaluateSpec, units: Units) -> str:
+    """What the intervals are, in words: how many resamples of what."""
+    text = f"{100 * spec.level:g} % intervals: {spec.samples:,} bootstrap resamples of {units.count:,} {units.what}, seed {spec.seed}"
+    if units.what == "groups":
+        few = f"; intervals from fewer than {FEW} groups tend to be too narrow" if units.count < FEW else ""
+        return f"{text} ({len(units.of):,} videos){few}"
+    return text + ("; a --list with groups (scenes, films) draws whole groups" if spec.draw == "groups" else "")
 
 
 def what(table: TableResult) -> str:

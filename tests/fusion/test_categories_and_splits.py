@@ -110,7 +110,7 @@ def test_the_mean_of_splits_and_its_interval(make_table) -> None:
         assert means[name].top1 == pytest.approx(np.mean([one.mean() for one in hits[name]]))
     assert means["a"].gain == pytest.approx(means["a"].top1 - means["b"].top1)
     assert means["b"].gain is None
-    from fusion.metrics import resamples
+    from fusion.bootstrap import resamples
 
     draws = []
     for counts in np.concatenate(list(resamples(90, 200, 3))).astype(int):

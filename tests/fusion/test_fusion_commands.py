@@ -75,9 +75,42 @@ def test_labels_from_a_list(folder):
 def test_evaluate_as_json(folder):
     result = run(evaluate, folder / "rgb.npz", f"second={folder / 'flow.npz'}", "--json", "--samples", "50")
     data = json.loads(result.output)
-    assert [table["name"] for table in data] == ["rgb", "second"]
-    assert data[0]["num_videos"] == 40
-    assert np.array(data[0]["confusion"]).shape == (6, 6)
+    assert [table["name"] for table in data["tables"]] == ["rgb", "second"]
+    assert data["tables"][0]["num_videos"] == 40
+    assert np.array(data["tables"][0]["confusion"]).shape == (6, 6)
+    assert set(data["comparisons"][0]) == {"first", "second", "difference", "interval", "test"}
+    assert data["agreements"][0]["first"] == "rgb"
+    assert data["bootstrap"] == {"samples": 50, "level": 0.95, "seed": 0, "drawn": "videos", "count": 40}
+
+
+def test_whole_groups_of_the_list_are_drawn(folder):
+    lines = [
+        "id,path,label,group",
+        *(f"v{row:02d},v{row:02d}.avi,{('run', 'jump', 'wave', 'clap', 'sit', 'stand')[row % 6]},film{row // 4}" for row in range(40)),
+    ]
+    (folder / "groups.csv").write_text("\n".join(lines))
+    inputs = (evaluate, folder / "rgb.npz", folder / "flow.npz", "--samples", "50")
+    few = "; intervals from fewer than 20 groups tend to be too narrow"
+    assert f"50 bootstrap resamples of 10 groups, seed 0 (40 videos){few}\n" in run(*inputs, "--list", folder / "groups.csv").output
+    assert "50 bootstrap resamples of 40 videos, seed 0\n" in run(*inputs, "--list", folder / "groups.csv", "--draw", "videos").output
+    assert "50 bootstrap resamples of 40 videos, seed 0; a --list with groups" in run(*inputs, "--list", folder / "list.csv").output
+    split = run(evaluate, f"a={folder / 'rgb.npz'},{folder / 'flow.npz'}", "--list", folder / "groups.csv", "--samples", "50")
+    assert "resamples of 10 groups" in split.output
+    run(report, folder / "rgb.npz", "--list", folder / "groups.csv", "-o", folder / "out", "--no-files")
+    for name in ("report.html", "report.txt"):
+        assert "1,000 bootstrap resamples of 10 groups" in (folder / "out" / name).read_text(encoding="utf-8")
+
+
+def test_the_calibration_error_is_printed(folder):
+    header, row, *_ = run(evaluate, folder / "rgb.npz").output.splitlines()
+    table = ScoreTable.load(folder / "rgb.npz")
+    p = np.exp(table.values.astype(float))
+    p /= p.sum(axis=1, keepdims=True)
+    right, confidence = table.values.argmax(axis=1) == table.labels, p.max(axis=1)
+    bins = (confidence * 15).astype(int)
+    error = sum(abs((right - confidence)[bins == number].sum()) for number in range(15)) / 40
+    assert "calibration error" in header
+    assert f"  {100 * error:.1f}  raw class scores" in row
 
 
 def test_report_writes_three_files_and_prints_the_table(folder):

@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
 
-from fusion import metrics
+from fusion import bootstrap, metrics
 from store.errors import ScoreError
 
 
@@ -74,8 +74,8 @@ def test_one_class_is_always_right():
 def test_bootstrap_means_equal_the_resamples_taken_one_by_one(case):
     values, labels = case
     hits = metrics.ranks(values, labels) == 0
-    means, class_means = metrics.bootstrap_means(hits, 20, seed=3), metrics.bootstrap_class_means(hits, labels, 12, 20, seed=3)
-    counts = np.concatenate(list(metrics.resamples(400, 20, seed=3))).astype(int)
+    means, class_means = bootstrap.bootstrap_means(hits, 20, seed=3), bootstrap.bootstrap_class_means(hits, labels, 12, 20, seed=3)
+    counts = np.concatenate(list(bootstrap.resamples(400, 20, seed=3))).astype(int)
     assert counts.shape == (20, 400)
     for row, mean, class_mean in zip(counts, means, class_means, strict=True):
         drawn = np.repeat(np.arange(400), row)
@@ -85,19 +85,45 @@ def test_bootstrap_means_equal_the_resamples_taken_one_by_one(case):
         assert class_mean == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("named", [40, 25])
+def test_whole_groups_are_drawn_with_all_of_their_videos(case, named):
+    values, labels = case
+    hits = metrics.ranks(values, labels) == 0
+    ids = [f"v{row}" for row in range(400)]
+    groups = {name: f"film {row % 40}" for row, name in enumerate(ids) if row % 40 < named}
+    units = bootstrap.whole_groups(ids, groups)
+    assert units.count == named + (400 - 10 * named)  # a video without a group is one by itself
+    means, class_means = (
+        f(hits, *more, 30, 3, units) for f, more in ((bootstrap.bootstrap_means, ()), (bootstrap.bootstrap_class_means, (labels, 12)))
+    )
+    for row, mean, class_mean in zip(
+        np.concatenate(list(bootstrap.resamples(units.count, 30, 3))).astype(int), means, class_means, strict=True
+    ):
+        drawn = np.concatenate([np.flatnonzero(units.of == unit) for unit in np.repeat(np.arange(units.count), row)])
+        assert mean == pytest.approx(hits[drawn].mean())
+        expected = np.mean([hits[drawn][labels[drawn] == label].mean() for label in np.unique(labels[drawn])])
+        assert class_mean == pytest.approx(expected, rel=1e-6)
+
+
+def test_intervals_of_videos_alike_within_groups_are_as_wide_as_the_groups_say():
+    hits = np.repeat(np.arange(100) % 5 != 0, 10)  # all ten videos of a group are right, or none
+    units = bootstrap.whole_groups([str(row) for row in range(1000)], {str(row): f"g{row // 10}" for row in range(1000)})
+    assert bootstrap.bootstrap_means(hits, 4000, 0, units).std() == pytest.approx(np.sqrt(0.8 * 0.2 / 100), rel=0.05)
+
+
 def test_bootstrap_interval_is_as_wide_as_the_binomial_says():
     hits = np.arange(1000) % 5 != 0  # 80 %
-    draws = metrics.bootstrap_means(hits, 4000, seed=0)
+    draws = bootstrap.bootstrap_means(hits, 4000, seed=0)
     assert draws.std() == pytest.approx(np.sqrt(0.8 * 0.2 / 1000), rel=0.05)
-    spread = metrics.interval(draws, 0.95)
+    spread = bootstrap.interval(draws, 0.95)
     assert spread.high - spread.low == pytest.approx(2 * 1.96 * np.sqrt(0.8 * 0.2 / 1000), rel=0.06)
-    np.testing.assert_array_equal(draws, metrics.bootstrap_means(hits, 4000, seed=0))
-    assert not np.array_equal(draws, metrics.bootstrap_means(hits, 4000, seed=1))
+    np.testing.assert_array_equal(draws, bootstrap.bootstrap_means(hits, 4000, seed=0))
+    assert not np.array_equal(draws, bootstrap.bootstrap_means(hits, 4000, seed=1))
 
 
 def test_resamples_in_blocks_have_bounded_size(monkeypatch):
-    monkeypatch.setattr(metrics, "_BLOCK_BYTES", 8 * 50 * 3)
-    assert [block.shape for block in metrics.resamples(50, 7, seed=0)] == [(3, 50), (3, 50), (1, 50)]
+    monkeypatch.setattr(bootstrap, "_BLOCK_BYTES", 8 * 50 * 3)
+    assert [block.shape for block in bootstrap.resamples(50, 7, seed=0)] == [(3, 50), (3, 50), (1, 50)]
 
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (1, 0), (9, 3), (30, 30), (252, 30), (3, 400)])
@@ -148,8 +174,8 @@ def test_questions_without_an_answer():
     with pytest.raises(ScoreError, match="top-0"):
         metrics.topk_accuracy(np.zeros((1, 2)), np.array([0]), 0)
     with pytest.raises(ScoreError, match="level of an interval is 1"):
-        metrics.interval(np.zeros(3), 1)
+        bootstrap.interval(np.zeros(3), 1)
     with pytest.raises(ScoreError, match="0 bootstrap samples"):
-        metrics.bootstrap_means(np.ones(3), 0)
+        bootstrap.bootstrap_means(np.ones(3), 0)
     with pytest.raises(ScoreError, match="same videos"):
         metrics.mcnemar(np.ones(3, bool), np.ones(4, bool))
