@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,13 +113,11 @@ def evaluate(
     if as_json:
         click.echo(json.dumps(results_data(results), ensure_ascii=False, allow_nan=False))
         return
-    click.echo(table_text(results), nl=False)
-    if results.comparisons:
-        click.echo("\n" + comparisons_text(results), nl=False)
-    if results.categories is not None:
-        click.echo("\n" + categories_text(results), nl=False)
-    if per_class or named:
-        click.echo("\n" + classes_text(results, named), nl=False)
+    texts = [table_text(results)]
+    texts += [comparisons_text(results)] if results.comparisons else []
+    texts += [categories_text(results)] if results.categories is not None else []
+    texts += [classes_text(results, named)] if per_class or named else []
+    click.echo("\n".join(texts), nl=False)
 
 
 def evaluate_splits(splits: list[tuple[str, ...]], labels: Path | None, fold: int | None, as_json: bool, spec: EvaluateSpec) -> None:
@@ -250,6 +249,8 @@ def read_weights(text: str, names: tuple[str, ...]) -> dict[str, float]:
     if named and len(named) != len(items):
         raise SpecError(f"weights are {text!r}; name all of them or none")
     pairs = [tuple(item.split("=", 1)) for item in named] if named else list(zip(names, items, strict=False))
+    if twice := [name for name, count in Counter(name.strip() for name, _ in pairs).items() if count > 1]:
+        raise SpecError(f"weights are {text!r}; {twice[0]} has more than one")
     if not named and len(items) != len(names):
         raise SpecError(f"{len(items)} weights for {len(names)} inputs ({', '.join(names)}); give one each")
     try:

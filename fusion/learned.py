@@ -16,6 +16,7 @@ from fusion.align import Aligned, align
 from fusion.fitting import cross_entropy, fit_stacking, fit_weights, group_folds
 from fusion.footing import l2, log_softmax
 from fusion.fuse import fuse, respelt_words
+from fusion.rules import RULES
 from fusion.spec import FuseSpec, LearnSpec
 from store.digest import Checked, from_dict, to_plain
 from store.errors import AlignmentError, ScoreError, SpecError
@@ -77,6 +78,7 @@ def learn(
 
     ``without`` are ids that are not learned from, nor any video of their groups: those that the fusion is meant for.
     """
+    _check_rule(spec)
     aligned = _labelled(align(tables, False, spec.match))
     kept = _left(aligned, without, groups, spec.match)
     return _fit(_rows(aligned, kept), spec, groups, [str(table.source.get("file", "")) for table in tables.values()])
@@ -100,6 +102,7 @@ def cross_fit(tables: Mapping[str, ScoreTable], spec: LearnSpec, groups: Mapping
 
     ``groups`` {id: group} must name all videos: videos of one scene or film are too alike to judge one another.
     """
+    _check_rule(spec)
     aligned = _labelled(align(tables, False, spec.match))
     own = _groups_of(aligned.ids, groups)
     fold_of = group_folds(own, folds, spec.seed)
@@ -112,6 +115,15 @@ def cross_fit(tables: Mapping[str, ScoreTable], spec: LearnSpec, groups: Mapping
         parts.append({"videos": len(test), "learned_from": len(train), **_parameters(learned)})
     description = {"cross_fitted": True, "folds": parts, "num_groups": len(set(own)), "spec": to_plain(spec), "method": spec.method}
     return _finish(tables, aligned, values, description, spec.match)
+
+
+def _check_rule(spec: LearnSpec) -> None:
+    """Temperatures need a rule that takes softmax and no weights; said before anything is learned."""
+    if spec.method != "temperature":
+        return
+    fit = [name for name in RULES if RULES.get(name).footings[0] in ("softmax", "log_softmax") and RULES.get(name).weights != "required"]
+    if RULES.get(spec.rule) and spec.rule not in fit:
+        raise SpecError(f"rule {spec.rule} does not combine probabilities without weights; after temperatures use {', '.join(fit)}")
 
 
 def _fit(aligned: Aligned, spec: LearnSpec, groups: Mapping[str, str] | None, sources: list[str]) -> Learned:
@@ -131,7 +143,8 @@ def _fit(aligned: Aligned, spec: LearnSpec, groups: Mapping[str, str] | None, so
         return Learned(spec, aligned.names, {}, per_class, tuple(bias.tolist()), classes, penalty, before, after, **seen)
     if spec.method == "temperature":
         found = np.concatenate([fit_weights(part[None], labels) for part in inputs])
-        if low := [name for name, value in zip(aligned.names, found, strict=True) if value < 1e-6]:
+        sizes = inputs.std(axis=(1, 2))  # scores of a million have temperatures of a million
+        if low := [name for name, value in zip(aligned.names, found * sizes, strict=True) if value < 1e-6]:
             raise ScoreError(f"{', '.join(low)} know no more than chance about these labels, so they have no temperature")
     else:
         found = fit_weights(inputs, labels)

@@ -153,7 +153,8 @@ def comparisons_text(results: Results) -> str:
          str(row.test.only_first), str(row.test.only_second), p_value(row.test.p)]
         for row in results.comparisons
     ]  # fmt: skip
-    return columns([header, *lines])
+    alone = "McNemar's test counts videos as independent; the intervals do not\n" if results.units.what == "groups" else ""
+    return columns([header, *lines]) + alone
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:

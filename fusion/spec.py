@@ -54,6 +54,8 @@ class LearnSpec(Checked):
     def check(self) -> None:
         if self.penalty < 0 or self.seed < 0:
             raise SpecError(f"penalty is {self.penalty} and seed {self.seed}; they must not be negative")
+        if self.method == "temperature" and self.on == "l2":
+            raise SpecError("a temperature is of scores as they are: --on l2 does not go with --method temperature; use --method weights")
 
 
 @dataclass(frozen=True)

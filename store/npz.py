@@ -9,14 +9,19 @@ import numpy as np
 
 from store.errors import PipelineError
 
-MAX_BYTES = 8 << 30  # of one array, unpacked
+MAX_BYTES = 8 << 30  # of all arrays, unpacked
 
 
-def read_npz(path: Path, error: type[PipelineError]) -> dict[str, np.ndarray]:
-    """Every array of an ``.npz`` file by name; a file that is none, damaged or needs pickle raises ``error`` naming it and the reason."""
+def read_npz(path: Path, error: type[PipelineError], most: int = MAX_BYTES) -> dict[str, np.ndarray]:
+    """Every array of an ``.npz`` file by name; a file that is none, damaged or needs pickle raises ``error`` naming it and the reason.
+
+    So does one whose arrays, unpacked, have more than ``most`` bytes together.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            if (size := sum(info.file_size for info in members)) > most:
+                raise ValueError(f"its arrays have {size} bytes unpacked; at most {most} are read")
             return {info.filename.removesuffix(".npy"): _read_member(archive, info) for info in members}
     except FileNotFoundError:
         raise error(f"there is no file {path}") from None

@@ -147,7 +147,10 @@ def _columns(
     if names is None and videos is not None and len(videos.classes) == count:
         names = videos.classes
     if names is None:
-        raise ScoreError(f"{path} names no classes for its {count} columns; give them in the order of the columns with --classes FILE")
+        raise ScoreError(
+            f"{path} names no classes for its {count} columns; give them in the order of the columns with --classes FILE, or say with "
+            "--class-key which array of the file names them"
+        )
     if len(names) != count:
         raise AlignmentError(f"{path} has {count} columns of scores, but {len(names)} class names were given ({some(names)})")
     listed = []
@@ -180,6 +183,7 @@ def _by_labels(path: Path, found: Found, spec: ImportSpec, truth: list[str] | No
 
 def _numbers(path: Path, values: np.ndarray, spec: ImportSpec, ids: Sequence[str]) -> np.ndarray:
     if spec.kind != "probabilities":
+        _check_not_probabilities(path, values, spec.kind)
         return values
     given = values.astype(np.float64)
     off = np.abs(given.sum(axis=1) - 1) > LOG_SUM_TOLERANCE
@@ -192,6 +196,15 @@ def _numbers(path: Path, values: np.ndarray, spec: ImportSpec, ids: Sequence[str
         )
     given /= given.sum(axis=1, keepdims=True)
     return np.log(np.maximum(given, np.finfo(np.float32).tiny))
+
+
+def _check_not_probabilities(path: Path, values: np.ndarray, kind: str) -> None:
+    """Softmax of what has been through softmax already is another, flatter thing, and nothing later would tell."""
+    if values.shape[1] > 1 and (values >= 0).all() and (np.abs(values.sum(axis=1, dtype=np.float64) - 1) <= LOG_SUM_TOLERANCE).all():
+        raise ScoreError(
+            f"{path}: all {len(values)} rows are 0 or more and sum to 1, so these are probabilities and not {kind}; say "
+            "--kind probabilities (softmax would be taken of them a second time)"
+        )
 
 
 def _labels(path: Path, found: Found, spec: ImportSpec, names: Sequence[str], truth: list[str] | None) -> np.ndarray | None:
@@ -215,7 +228,13 @@ def _own_labels(path: Path, own: Any, spec: ImportSpec, place: dict[str, int]) -
         if unknown := sorted({name for name in own if name not in place}):
             raise AlignmentError(f"{path}: {len(unknown)} labels are no class of the table: {some(unknown)}")
         return np.array([place[name] for name in own], np.int64)
-    return own.astype(np.int64) - spec.first_label
+    numbers = own - spec.first_label
+    if ((numbers < 0) | (numbers >= len(place))).any():
+        raise AlignmentError(
+            f"{path}: its labels are {own.min()} to {own.max()}, which are no positions of {len(place)} classes counted from "
+            f"{spec.first_label}; see --first-label"
+        )
+    return numbers
 
 
 def _compare_labels(path: Path, own: np.ndarray, names: Sequence[str], truth: list[str], spec: ImportSpec) -> None:

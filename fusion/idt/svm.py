@@ -80,8 +80,11 @@ def gram(store: FeatureStore, ids: Sequence[str], levels: Sequence[str]) -> np.n
         for rows, vectors in batches(store, ids, level):
             for columns, others in batches(store, ids[: rows.stop], level):
                 products[rows, columns] += vectors @ others.T
-    upper = np.triu_indices(len(ids), 1)
-    products[upper] = products.T[upper]
+    for start in range(0, len(ids), BATCH):  # block by block: the positions of all pairs would be as large as the products
+        rows = slice(start, start + BATCH)
+        products[: rows.start, rows] = products[rows, : rows.start].T
+        within = products[rows, rows]
+        products[rows, rows] = np.tril(within) + np.tril(within, -1).T
     return products
 
 

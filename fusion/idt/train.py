@@ -23,7 +23,7 @@ from fusion.idt.svm import Svm, check_classes, chosen_levels, combine, fit_class
 from store.digest import canonical_json, digest, to_plain
 from store.errors import Interrupted, SpecMismatchError, StoreError, TrainingError
 from store.features import FeatureStore
-from store.files import safe_name, write_text
+from store.files import PARTIAL_SUFFIX, safe_name, write_text
 from store.progress import Progress
 from store.scores import ScoreTable
 from store.videos import VideoList
@@ -192,7 +192,8 @@ def score_videos(machines: Svm, store: FeatureStore, videos: VideoList, ids: Seq
 def _is_there(job: _Job) -> bool:
     file = job.folder / SPEC
     if not file.is_file():
-        if job.folder.is_dir() and any(job.folder.iterdir()) and not (job.folder / MACHINES).is_file():
+        held = [path for path in job.folder.iterdir() if PARTIAL_SUFFIX not in path.name] if job.folder.is_dir() else []
+        if held and not (job.folder / MACHINES).is_file():
             raise StoreError(f"{job.folder} holds other things; choose another --name or remove it")
         return False
     try:

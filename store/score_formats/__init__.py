@@ -65,6 +65,15 @@ def read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def whole_numbers(path: Path, array: np.ndarray, name: str) -> np.ndarray:
+    """Labels as int64 [V], whatever type of number the file keeps them as; ``ScoreError`` for fractions, NaN and what is no number."""
+    if array.dtype.kind not in "fiu" or not (np.isfinite(array).all() and (array == np.round(array)).all()):
+        raise ScoreError(f"{path}: {name} is no vector of whole numbers")
+    if array.size and np.abs(array.astype(np.float64)).max() > 2**53:
+        raise ScoreError(f"{path}: {name} holds numbers as large as {array.max()}, which are no labels")
+    return array.ravel().astype(np.int64)
+
+
 def choose(path: Path, asked: str, fitting: dict[str, str], what: str, flag: str, all_of: dict[str, str]) -> str:
     """The name of what to read: as asked, or the only fitting one ({name: how it looks}); an error lists all that the file holds."""
     if asked and asked in all_of:

@@ -2,7 +2,9 @@
 
 import csv
 import io
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,12 +17,16 @@ from store.scores import ScoreTable
 def read(path: Path, keys: Keys) -> Found:
     """The whole table; ``keys.ids`` and ``keys.labels`` name those columns where they are called otherwise."""
     try:
-        rows = [row for row in csv.reader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), strict=True) if row]
+        reader = csv.reader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), strict=True)
+        lines = dict(_numbered(reader))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ScoreError(f"{path} is no CSV of UTF-8 text: {error}") from None
-    if len(rows) < 2:
+    if len(lines) < 2:
         raise ScoreError(f"{path} holds no scores; the first line names the columns (id, classes), then comes a line a video")
-    header = [name.strip() for name in rows.pop(0)]
+    header = [name.strip() for name in lines.pop(next(iter(lines)))]
+    rows = list(lines.values())
+    if len(header) == 1:
+        raise ScoreError(f"{path} has one column, {header[0][:60]!r}; cells must be set apart by commas (and numbers written 0.5, not 0,5)")
     for asked, flag in ((keys.ids, "--ids"), (keys.labels, "--labels")):
         if asked and asked not in header:
             raise ScoreError(f"{path} has no column {asked!r} for {flag}; its columns are {', '.join(header[:20])}")
@@ -28,18 +34,30 @@ def read(path: Path, keys: Keys) -> Found:
     label = keys.labels or "label"
     label_at = header.index(label) if label in header else None
     columns = [place for place in range(len(header)) if place not in (ids_at, label_at)]
-    if wrong := [number for number, row in enumerate(rows, 2) if len(row) != len(header)]:
-        raise ScoreError(f"{path}: line {wrong[0]} (and {len(wrong) - 1} more) has not the {len(header)} cells that the first line has")
+    if wrong := [(number, len(row)) for number, row in lines.items() if len(row) != len(header)]:
+        more = f" ({len(wrong)} such lines)" if len(wrong) > 1 else ""
+        raise ScoreError(f"{path}: line {wrong[0][0]} has {wrong[0][1]} cells, the first line {len(header)}{more}")
     try:
         values = np.array([[float(row[place]) for place in columns] for row in rows], np.float64)
     except ValueError:
-        raise ScoreError(f"{path}: {_first_word(rows, columns, header)}") from None
+        raise ScoreError(f"{path}: {_first_word(lines, columns, header)}") from None
     labels = None if label_at is None or not any(row[label_at] for row in rows) else tuple(row[label_at] for row in rows)
+    if labels is not None and "" in labels:
+        raise ScoreError(
+            f"{path}: {labels.count('')} of {len(rows)} videos have no label (first: {rows[labels.index('')][ids_at]!r}); label all or none"
+        )
     return Found(values, tuple(row[ids_at] for row in rows), tuple(header[place] for place in columns), labels)
 
 
-def _first_word(rows: list[list[str]], columns: list[int], header: list[str]) -> str:
-    for number, row in enumerate(rows, 2):
+def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not empty, with the number of the line where each ends."""
+    for row in reader:
+        if row:
+            yield reader.line_num, row
+
+
+def _first_word(lines: dict[int, list[str]], columns: list[int], header: list[str]) -> str:
+    for number, row in lines.items():
         for place in columns:
             try:
                 float(row[place])

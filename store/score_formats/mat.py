@@ -1,6 +1,8 @@
 """MATLAB files of versions 5 to 7: a matrix of scores, perhaps a cell array of ids and a vector of labels."""
 
 import math
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,10 @@ import numpy as np
 
 from store.errors import ScoreError
 from store.files import atomic_path
-from store.score_formats import MAX_BYTES, SCORE_FORMATS, Found, Keys, ScoreFormat, choose, read_bytes
+from store.score_formats import MAX_BYTES, SCORE_FORMATS, Found, Keys, ScoreFormat, choose, read_bytes, whole_numbers
 from store.scores import ScoreTable
 
+_COMPRESSED = 15  # miCOMPRESSED
 _NUMBERS = ("double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
 
 
@@ -47,10 +50,39 @@ def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     data = read_bytes(path)
     if b"\x89HDF" in (data[:4], data[512:516]):
         raise ScoreError(f"{path} is a MATLAB file of version 7.3; save it in MATLAB with save(..., '-v7')")
+    if unpacked_bytes(data) > MAX_BYTES:
+        raise ScoreError(f"{path} has more than {MAX_BYTES} bytes unpacked, which is no table of scores")
     try:
         return {name: (tuple(shape), kind) for name, shape, kind in whosmat(str(path))}
     except Exception as error:  # damaged files end in any error of the reader
         raise ScoreError(f"{path} is no MATLAB file that can be read: {type(error).__name__}: {str(error)[:200]}") from None
+
+
+def unpacked_bytes(data: bytes) -> int:
+    """Bytes of all elements of a version 5 file, unpacked, or some number above ``MAX_BYTES``; a damaged end counts for nothing.
+
+    The reader unpacks cell arrays before it knows how much they hold, and a kilobyte can hold a megabyte.
+    """
+    order = ">" if data[126:128] == b"MI" else "<"
+    place, total = 128, 0
+    while place + 8 <= len(data) and total <= MAX_BYTES:
+        kind, size = struct.unpack(f"{order}II", data[place : place + 8])
+        element = data[place + 8 : place + 8 + size]
+        total += _inflated(element, MAX_BYTES - total) if kind == _COMPRESSED else len(element)
+        place += 8 + size
+    return total
+
+
+def _inflated(packed: bytes, most: int) -> int:
+    """Bytes that zlib's data unpacks to; counting stops above ``most``."""
+    unpacker, total = zlib.decompressobj(), 0
+    try:
+        while packed and total <= most:
+            total += len(unpacker.decompress(packed, 1 << 20))
+            packed = unpacker.unconsumed_tail
+    except zlib.error:  # the reader will say so
+        pass
+    return total
 
 
 def _load(path: Path, names: list[str]) -> dict[str, Any]:
@@ -75,9 +107,7 @@ def _text(path: Path, array: np.ndarray, name: str) -> tuple[str, ...]:
 def _labels(path: Path, array: np.ndarray, name: str) -> np.ndarray | tuple[str, ...]:
     if array.dtype.kind in "OU":
         return _text(path, array, name)
-    if array.dtype.kind not in "fiu" or not (np.isfinite(array).all() and (array == np.round(array)).all()):
-        raise ScoreError(f"{path}: {name} is no vector of whole numbers")
-    return array.ravel().astype(np.int64)
+    return whole_numbers(path, array, name)
 
 
 def write(table: ScoreTable, path: Path) -> None:

@@ -34,8 +34,17 @@ def read(path: Path, keys: Keys) -> Found:
     rows = [_row(path, number, _part(path, number, entry, keys.values)) for number, entry in enumerate(entries)]
     if len({row.shape for row in rows}) > 1:
         raise ScoreError(f"{path}: entries have {', '.join(sorted({str(len(row)) for row in rows}))} scores; all must have as many")
-    ids = tuple(str(entry.get(keys.ids)) for entry in entries) if keys.ids and isinstance(entries[0], dict) else None
-    return Found(np.stack(rows), ids, None, _labels(entries, keys.labels))
+    return Found(np.stack(rows), _ids(path, entries, keys.ids), None, _labels(entries, keys.labels))
+
+
+def _ids(path: Path, entries: list[Any], asked: str) -> tuple[str, ...] | None:
+    if not asked:
+        return None
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not isinstance(_item(entry.get(asked)), str):
+            held = ", ".join(map(str, entry)) if isinstance(entry, dict) else "scores alone"
+            raise ScoreError(f"{path}: entry {number} has no text {asked!r} for --ids; it has {held}; see --rows list")
+    return tuple(_item(entry[asked]) for entry in entries)
 
 
 def _part(path: Path, number: int, entry: Any, asked: str) -> Any:

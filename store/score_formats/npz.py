@@ -7,7 +7,7 @@ import numpy as np
 from store.errors import ScoreError
 from store.files import atomic_path
 from store.npz import read_npz
-from store.score_formats import SCORE_FORMATS, Found, Keys, ScoreFormat, choose
+from store.score_formats import MAX_BYTES, SCORE_FORMATS, Found, Keys, ScoreFormat, choose, whole_numbers
 from store.scores import FORMAT, ScoreTable
 
 _LABEL_NAMES = ("labels", "label")
@@ -15,7 +15,7 @@ _LABEL_NAMES = ("labels", "label")
 
 def read(path: Path, keys: Keys) -> Found:
     """The only array of numbers with two dimensions, the only text with a name a row; others are chosen by name."""
-    arrays = read_npz(path, ScoreError)
+    arrays = read_npz(path, ScoreError, MAX_BYTES)
     if arrays.get("format") is not None and str(arrays["format"]) == FORMAT:
         raise ScoreError(f"{path} is a score table of this program already; use it as it is")
     looks = {name: f"{array.dtype} {list(array.shape)}" for name, array in arrays.items()}
@@ -50,7 +50,7 @@ def _labels(
     if not name:
         return None
     array = arrays[choose(path, name, {}, "labels", "--labels", looks)]
-    return _text(path, arrays, looks, name, "--labels") if array.dtype.kind in "US" else array.ravel()
+    return _text(path, arrays, looks, name, "--labels") if array.dtype.kind in "US" else whole_numbers(path, array, name)
 
 
 def write(table: ScoreTable, path: Path) -> None:

@@ -181,3 +181,9 @@ def test_weights_that_cannot_be_used(text, words):
 def test_wrong_usage_exits_with_2(folder):
     assert run(fuse, "-o", folder / "x.npz").exit_code == 2
     assert run(fuse, folder / "rgb.npz", folder / "flow.npz").exit_code == 2
+
+
+def test_an_input_with_two_weights_is_an_error(folder):
+    inputs = (fuse, folder / "rgb.npz", folder / "flow.npz", "--rule", "weighted", "-o", folder / "f.npz")
+    with pytest.raises(SpecError, match="rgb has more than one"):
+        run(*inputs, "--weights", "rgb=1,flow=1,rgb=5")

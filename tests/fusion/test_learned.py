@@ -240,3 +240,21 @@ def test_spellings_are_joined_only_when_asked_and_the_table_says_so(make_table):
     assert (fused.ids, fused.classes) == (a.ids, a.classes)
     assert "40 ids as the first table spells them, ignoring folders before the name, suffixes" in fused.source["respelt"]["b"]
     assert "'HandstandPushups' is 'HandStandPushups'" in fused.source["respelt"]["b"]
+
+
+def test_what_temperatures_cannot_do_is_said_before_anything_is_learned(streams):
+    with pytest.raises(SpecError, match="--on l2 does not go with --method temperature"):
+        LearnSpec(method="temperature", on="l2")
+    for rule in ("raw_sum", "weighted", "normalised", "rank"):
+        for call in (lambda spec: learn(streams, spec), lambda spec: cross_fit(streams, spec, {}, 2)):
+            with pytest.raises(SpecError, match=f"rule {rule} does not combine probabilities .* use .*product"):
+                call(LearnSpec(method="temperature", rule=rule))
+    with pytest.raises(SpecError, match="did you mean product"):
+        learn(streams, LearnSpec(method="temperature", rule="prodct"))
+
+
+def test_a_temperature_follows_the_size_of_the_scores(make_table):
+    table = make_table(3)
+    large = dataclasses.replace(table, values=table.values * np.float32(1e8))
+    small, found = (learn({"a": one}, LearnSpec(method="temperature")).weights["a"] for one in (table, large))
+    assert found == pytest.approx(small / 1e8, rel=1e-3)

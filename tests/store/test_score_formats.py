@@ -265,3 +265,74 @@ def test_published_columns_in_order_raise_no_alarm(stream: str, shared_data: Pat
         assert not knows_nothing(data[stream], data["labels"])
     classes = sorted((shared_data / "splits/hmdb51/class_list.txt").read_text().split())
     assert looks_listed(data[stream], data["labels"], classes) == ""
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32", "uint8", "int32"])
+def test_labels_may_be_numbers_of_any_type(kind: str, tmp_path: Path) -> None:
+    table = made()
+    arrays = {"values": table.values, "ids": np.array(table.ids), "classes": np.array(CLASSES)}
+    np.savez(tmp_path / "a.npz", **arrays, labels=(table.labels + 1).astype(kind))  # type: ignore[operator]
+    for videos in (None, video_list(table)):
+        back = import_scores(tmp_path / "a.npz", ImportSpec(kind="scores", first_label=1), videos).table
+        np.testing.assert_array_equal(back.labels, table.labels)  # type: ignore[arg-type]
+    with pytest.raises(AlignmentError, match="labels are 1 to 5, which are no positions of 5 classes counted from 0"):
+        import_scores(tmp_path / "a.npz", ImportSpec(kind="scores"))
+    np.savez(tmp_path / "a.npz", **arrays, labels=table.labels.astype(kind))  # type: ignore[union-attr]
+    with pytest.raises(AlignmentError, match="labels are -1 to 3, which .* counted from 1"):
+        import_scores(tmp_path / "a.npz", ImportSpec(kind="scores", first_label=1))
+    for wrong in (0.5, np.nan):
+        np.savez(tmp_path / "a.npz", **arrays, labels=table.labels + wrong)
+        with pytest.raises(ScoreError, match="labels is no vector of whole numbers"):
+            import_scores(tmp_path / "a.npz", ImportSpec(kind="scores"))
+
+
+@pytest.mark.parametrize("kind", ["scores", "decision_values"])
+def test_probabilities_that_are_called_scores_are_refused(kind: str, tmp_path: Path) -> None:
+    table = made()
+    np.savez(tmp_path / "a.npz", values=softmax(table.values, axis=1), ids=np.array(table.ids), classes=np.array(CLASSES))
+    with pytest.raises(ScoreError, match="all 60 rows are 0 or more and sum to 1.*--kind probabilities"):
+        import_scores(tmp_path / "a.npz", ImportSpec(kind=kind))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("id;a;b\nv0;1;2\n", "has one column, 'id;a;b'; cells must be set apart by commas"),
+        ("id\ta\tb\nv0\t1\t2\n", "has one column"),
+        ("id,a,b\n\nv0,1,2\n\nv1,1\n", "line 5 has 2 cells, the first line 3$"),
+        ("id,a,b\n\nv0,1\nv1,1\n", r"line 3 has 2 cells, the first line 3 \(2 such lines\)"),
+        ('id,a,b\n\n"v\n0",1,x\n', "line 4, column b: 'x' is no number"),
+        ("id,label,a,b\nv0,a,1,2\nv1,,1,2\n", r"1 of 2 videos have no label \(first: 'v1'\); label all or none"),
+    ],
+)
+def test_what_is_wrong_in_a_csv_is_told_with_its_line(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(ScoreError, match=words):
+        import_scores(tmp_path / "a.csv", ImportSpec(kind="scores"))
+
+
+def test_results_without_the_ids_that_were_asked_for(tmp_path: Path) -> None:
+    for entries, words in (
+        ([{"pred_score": [1.0, 2.0], "id": "a"}, {"pred_score": [1.0, 2.0]}], "pred_score"),
+        ([[1.0, 2.0]], "scores alone"),
+    ):
+        (tmp_path / "a.json").write_text(json.dumps(entries))
+        with pytest.raises(ScoreError, match=f"entry {len(entries) - 1} has no text 'id' for --ids; it has {words}; see --rows list"):
+            import_scores(tmp_path / "a.json", ImportSpec(kind="scores", ids="id"))
+
+
+def test_files_that_unpack_to_too_much_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import store.score_formats.mat as mat
+    import store.score_formats.npz as npz
+
+    table = made()
+    cells = np.array(["x" * 10_000] * 60, object)
+    savemat(tmp_path / "a.mat", {"values": table.values, "ids": cells[:, None]}, do_compression=True)
+    np.savez_compressed(tmp_path / "a.npz", values=table.values, ids=np.array(["x" * 10_000] * 60))
+    assert (tmp_path / "a.mat").stat().st_size < 20_000
+    assert mat.unpacked_bytes((tmp_path / "a.mat").read_bytes()) > 600_000
+    for module in (mat, npz):
+        monkeypatch.setattr(module, "MAX_BYTES", 500_000)
+    for name, words in (("a.mat", "more than 500000 bytes unpacked"), ("a.npz", "bytes unpacked; at most 500000 are read")):
+        with pytest.raises(ScoreError, match=words):
+            import_scores(tmp_path / name, ImportSpec(kind="scores", values="values"))
