@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fusion.idt.fisher import Mixture, rootsift
+from fusion.idt.fisher import SMALLEST_WEIGHT, Mixture, rootsift
+from fusion.idt.mixture import fit_gaussians
 from fusion.idt.spec import FisherSpec
 from store.errors import StoreError, TrainingError
 from store.files import atomic_path, safe_name, write_text
@@ -84,8 +84,6 @@ def descriptor(rows: np.ndarray, columns: Columns, name: str, norm: str) -> np.n
 def fit_mixture(sample: np.ndarray, name: str, spec: FisherSpec) -> Mixture:
     """PCA and mixture of one descriptor's sample, float32 [n, D]; ``TrainingError`` for too few trajectories."""
     from sklearn.decomposition import PCA
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
 
     if len(sample) < 2 * spec.components:
         raise TrainingError(
@@ -101,18 +99,6 @@ def fit_mixture(sample: np.ndarray, name: str, spec: FisherSpec) -> Mixture:
         centre, axes = sample.mean(0, dtype=np.float64), np.eye(width)
     projected = ((sample - centre.astype(np.float32)) @ axes.T.astype(np.float32)).astype(np.float32)
     floor = spec.floor * float(projected.var(0, dtype=np.float64).mean())
-    mixture = GaussianMixture(
-        spec.components,
-        covariance_type="diag",
-        tol=spec.tolerance,
-        reg_covar=max(floor, 1e-12),
-        max_iter=spec.iterations,
-        init_params=spec.init,
-        random_state=spec.seed,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of steps is a setting
-        mixture.fit(projected)
-    fitted = (np.asarray(part, np.float64) for part in (mixture.weights_, mixture.means_, mixture.covariances_))
-    weights, means, variances = fitted
-    return Mixture(np.asarray(centre, np.float64), np.asarray(axes, np.float64), np.maximum(weights, 1e-12), means, variances)
+    found = fit_gaussians(projected, spec, max(floor, 1e-12))
+    weights = np.maximum(found.weights, SMALLEST_WEIGHT)
+    return Mixture(np.asarray(centre, np.float64), np.asarray(axes, np.float64), weights, found.means, found.variances)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+SMALLEST_WEIGHT = 1e-12  # of a Gaussian that no row belongs to
+
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
@@ -28,7 +30,8 @@ class Mixture:
 class FisherSums:
     """Collects a video's sums over its descriptors, block by block.
 
-    With the posteriors q_k(y) of the K Gaussians: S0_k = sum q_k, S1_k = sum q_k y, S2_k = sum q_k y^2.
+    With the posteriors q_k(y) of the K Gaussians: S0_k = sum q_k, S1_k = sum q_k y, S2_k = sum q_k y^2. ``log_likelihood`` is the sum of
+    log p(y).
     """
 
     def __init__(self, mixture: Mixture) -> None:
@@ -39,10 +42,10 @@ class FisherSums:
         self._linear = (mixture.means * precisions).T.astype(np.float32)
         self._square = (-precisions / 2).T.astype(np.float32)
         logs = np.log(2 * np.pi * mixture.variances) + mixture.means**2 * precisions
-        self._constant = (np.log(mixture.weights) - logs.sum(1) / 2).astype(np.float32)
+        self._constant = (np.log(np.maximum(mixture.weights, SMALLEST_WEIGHT)) - logs.sum(1) / 2).astype(np.float32)
         self._axes, self._offset = mixture.axes.T.astype(np.float32), (mixture.axes @ mixture.centre).astype(np.float32)
         self._s0, self._s1, self._s2 = np.zeros(count), np.zeros((count, width)), np.zeros((count, width))
-        self.rows = 0
+        self.rows, self.log_likelihood = 0, 0.0
 
     def add(self, descriptors: np.ndarray) -> None:
         """Count descriptors, float32 [n, D], in."""
@@ -51,13 +54,22 @@ class FisherSums:
         posteriors = y @ self._linear
         posteriors += squares @ self._square
         posteriors += self._constant
-        posteriors -= posteriors.max(1, keepdims=True)
+        highest = posteriors.max(1, keepdims=True)
+        posteriors -= highest
         np.exp(posteriors, out=posteriors)
-        posteriors /= posteriors.sum(1, keepdims=True)
+        total = posteriors.sum(1, keepdims=True)
+        posteriors /= total
+        self.log_likelihood += float(highest.sum(dtype=np.float64) + np.log(total).sum(dtype=np.float64))
         self._s0 += posteriors.sum(0, dtype=np.float64)
         self._s1 += posteriors.T @ y
         self._s2 += posteriors.T @ squares
         self.rows += len(descriptors)
+
+    def maximum(self, floor: float, no_row: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Weights, means and variances (with ``floor`` added) that these posteriors make most likely: an EM step."""
+        s0 = self._s0[:, None] + no_row
+        means = self._s1 / s0
+        return self._s0 / self.rows, means, np.maximum(self._s2 / s0 - means**2, 0) + floor
 
     def vector(self) -> np.ndarray:
         """The gradient of the mean log-likelihood by the K means, then by the K deviations, in units of its expected size: float64 [2 K d].

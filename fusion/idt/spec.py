@@ -6,7 +6,7 @@ from typing import Literal
 from store.digest import Checked, demand, setting
 from store.trajectory_format import DESCRIPTORS
 
-VERSION = 1  # raised when the same settings give other numbers
+VERSION = 2  # raised when the same settings give other numbers
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class FisherSpec(Checked):
     iterations: int = setting(100, "steps of expectation-maximisation, at most")
     tolerance: float = setting(1e-3, "gain of the mean log-likelihood in a step below which the fit has converged")
     floor: float = setting(1e-4, "added to each variance, as a share of the descriptor's mean variance")
-    init: Literal["kmeans", "k-means++", "random_from_data"] = setting("k-means++", "how scikit-learn places the Gaussians at first")
+    init: Literal["kmeans", "k-means++", "random_from_data"] = setting("k-means++", "where the Gaussians begin, by scikit-learn")
     power: float = setting(0.5, "each component to this power of its absolute value, with its sign; 1 for none")
     l2: bool = setting(True, "each descriptor's vector to length 1, after that")
     dtype: Literal["float32", "float16"] = setting("float32", "type in which vectors are stored")

@@ -7,6 +7,7 @@ import pytest
 
 from fusion.idt.codebook import fit_mixture
 from fusion.idt.fisher import FisherSums, Mixture, normalise, rootsift
+from fusion.idt.mixture import fit_gaussians
 from fusion.idt.spec import FisherSpec
 from store.errors import TrainingError
 
@@ -124,3 +125,28 @@ def test_a_sample_of_the_mixture_itself_has_nearly_no_gradient() -> None:
 def test_too_small_a_sample_is_an_error() -> None:
     with pytest.raises(TrainingError, match="gave 30 trajectories for 16 Gaussians of hof"):
         fit_mixture(np.zeros((30, 108), np.float32), "hof", FisherSpec(components=16, sample=100))
+
+
+@pytest.mark.parametrize("init", ["k-means++", "random_from_data", "kmeans"])
+def test_mixtures_are_those_of_scikit_learn(init: str) -> None:
+    from sklearn.mixture import GaussianMixture
+
+    generator = np.random.default_rng(5)
+    rows = (generator.normal(size=(8, 6)) * 4)[generator.integers(0, 8, 9000)] + generator.normal(size=(9000, 6)) * 0.7
+    spec = FisherSpec(components=8, sample=9000, init=init, iterations=40, tolerance=1e-4, seed=3)  # type: ignore[arg-type]
+    floor = 1e-4 * float(rows.var(0).mean())
+    theirs = GaussianMixture(8, covariance_type="diag", tol=1e-4, reg_covar=floor, max_iter=40, init_params=init, random_state=3).fit(rows)
+    ours = fit_gaussians(rows.astype(np.float32), spec, floor)
+    likelihood = log_likelihood(rows[:300], ours.weights, ours.means, np.sqrt(ours.variances))
+    assert likelihood == pytest.approx(theirs.score(rows[:300]), abs=0.02 if init == "random_from_data" else 2e-3)
+    if init == "k-means++":  # the same start
+        np.testing.assert_allclose(ours.means, theirs.means_, atol=5e-3)
+        np.testing.assert_allclose(ours.variances, theirs.covariances_, rtol=1e-2)
+        np.testing.assert_allclose(ours.weights, theirs.weights_, rtol=1e-2)
+
+
+def test_a_gaussian_without_rows_stays_a_number() -> None:
+    rows = np.repeat(np.array([[0.0, 0.0], [1.0, 1.0]], np.float32), 20, axis=0)
+    found = fit_gaussians(rows, FisherSpec(components=5, sample=40), 1e-6)
+    assert all(np.isfinite(part).all() for part in (found.weights, found.means, found.variances))
+    assert found.weights.sum() == pytest.approx(1)
