@@ -120,4 +120,4 @@ def score_command(videos: VideoList, folder: Path, features: Path, output: Path,
 
     table = score_list(videos, folder / MACHINES, features, allow_missing)
     table.save(output)
-    click.echo(f"wrote {output}: {len(table)} videos, {len(table.classes)} classes, {table.kind}")
+    click.echo(f"wrote {output}: {len(table)} videos, {len(table.classes)} classes, {table.kind} ({table.source['of']})")

@@ -88,7 +88,7 @@ def fit_mixture(sample: np.ndarray, name: str, spec: FisherSpec) -> Mixture:
     if len(sample) < 2 * spec.components:
         raise TrainingError(
             f"the training videos gave {len(sample)} trajectories for {spec.components} Gaussians of {name}, and at least twice as many "
-            "are needed; use fewer --components or more videos"
+            "are needed; use fewer --components, a larger --sample or more videos"
         )
     width = sample.shape[1]
     if spec.pca:

@@ -235,6 +235,11 @@ def top1(table: ScoreTable) -> float | None:
 
 def score_list(videos: VideoList, machines: Path, features: Path, allow_missing: bool = False) -> ScoreTable:
     """Everything that ``actioncache idt score`` does; ``StoreError`` where videos have no features, unless ``allow_missing``."""
+    if not machines.is_file() and (folds := sorted((machines.parent / FOLDS).glob(f"*/{MACHINES}"))):
+        raise StoreError(
+            f"{machines.parent} is a cross-validation, whose SVMs are those of its {len(folds)} folds; give one of them, e.g. --run "
+            f"{folds[0].parent} ({machines.parent / SPEC} says which group each leaves out)"
+        )
     store, svm = FeatureStore.open(features), Svm.load(machines)
     missing = store.missing(videos.ids)
     if missing and not allow_missing:

@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from cli import cli
 from fusion.idt import encode as encode_module
+from fusion.idt import svm
 from fusion.idt.codebook import Codebook
 from fusion.idt.spec import SvmSpec
 from fusion.idt.svm import Svm
@@ -136,6 +137,30 @@ def test_leave_one_group_out_scores_each_video_by_machines_that_never_saw_its_gr
         machines = Svm.load(made / f"runs/run/folds/fold-{number:02d}/svm.npz")
         assert len(machines.train_ids) == 12
         assert not any(f"/{group}_" in name for name in machines.train_ids)
+    scored = ("score", made / "list.csv", "--features", made / "idt", "-o", made / "x.npz", "--run")
+    assert "whose SVMs are those of its 3 folds; give one of them" in str(run(*scored, made / "runs/run").exception)
+
+
+def test_what_a_killed_run_left_of_a_file_is_no_obstacle(made: Path) -> None:
+    encode(made)
+    (made / "runs/run").mkdir(parents=True)
+    (made / "runs/run/.svm.npz.0123abcd.partial").write_bytes(b"half")
+    assert train(made).exit_code == 0
+    (made / "runs/other").mkdir()
+    (made / "runs/other/notes.txt").write_text("mine")
+    assert "holds other things" in str(train(made, to="other").exception)
+
+
+def test_products_of_all_pairs_in_batches(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode(made)
+    store = FeatureStore.open(next((made / "idt/e").glob("split-*")))
+    ids, levels = sorted(store.ids()), ("hog", "mbhx")
+    vectors = np.concatenate([store.read_rows(ids, level, dtype="float32").values for level in levels], 1).astype(np.float64)
+    for batch in (5, 256):
+        monkeypatch.setattr(svm, "BATCH", batch)
+        products = svm.gram(store, ids, levels)
+        np.testing.assert_allclose(products, vectors @ vectors.T, atol=1e-6)
+        np.testing.assert_array_equal(products, products.T)
 
 
 def test_a_codebook_that_saw_a_test_video_is_refused(made: Path) -> None:
