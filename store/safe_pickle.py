@@ -198,7 +198,10 @@ class _Resolver:
         if isinstance(value, list | tuple):
             return type(value)(self(item, depth + 1) for item in value)
         if isinstance(value, dict):
-            return {self(key, depth + 1): self(item, depth + 1) for key, item in value.items()}
+            try:
+                return {self(key, depth + 1): self(item, depth + 1) for key, item in value.items()}
+            except TypeError:  # an array as a key
+                raise Refused("it holds a dict whose keys are no plain data") from None
         raise Refused(f"it holds a {type(value).__name__.strip('_')}, which is no plain data")
 
 

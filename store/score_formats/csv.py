@@ -16,6 +16,9 @@ from store.scores import ScoreTable
 
 def read(path: Path, keys: Keys) -> Found:
     """The whole table; ``keys.ids`` and ``keys.labels`` name those columns where they are called otherwise."""
+    for asked, flag in ((keys.values, "--values"), (keys.classes, "--class-key")):
+        if asked:
+            raise ScoreError(f"{path} is a CSV: every column but ids and labels holds scores of the class it names; leave {flag} away")
     try:
         reader = csv.reader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), strict=True)
         lines = dict(_numbered(reader))

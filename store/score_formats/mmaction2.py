@@ -34,7 +34,7 @@ def read(path: Path, keys: Keys) -> Found:
     rows = [_row(path, number, _part(path, number, entry, keys.values)) for number, entry in enumerate(entries)]
     if len({row.shape for row in rows}) > 1:
         raise ScoreError(f"{path}: entries have {', '.join(sorted({str(len(row)) for row in rows}))} scores; all must have as many")
-    return Found(np.stack(rows), _ids(path, entries, keys.ids), None, _labels(entries, keys.labels))
+    return Found(np.stack(rows), _ids(path, entries, keys.ids), None, _labels(path, entries, keys.labels))
 
 
 def _ids(path: Path, entries: list[Any], asked: str) -> tuple[str, ...] | None:
@@ -71,13 +71,18 @@ def _row(path: Path, number: int, value: Any) -> np.ndarray:
     return row
 
 
-def _labels(entries: list[Any], asked: str) -> np.ndarray | None:
-    if not all(isinstance(entry, dict) for entry in entries):
-        return None
-    name = asked or next((name for name in _LABELS if all(name in entry for entry in entries)), "")
-    found = [np.ravel(_item(entry.get(name))) for entry in entries] if name else []
-    alone = all(label.dtype.kind in "iu" and len(label) == 1 for label in found)  # several: a video of several classes, not read
-    return np.array([int(label[0]) for label in found], np.int64) if found and alone else None
+def _labels(path: Path, entries: list[Any], asked: str) -> np.ndarray | None:
+    dicts = [entry for entry in entries if isinstance(entry, dict)]
+    name = asked or next((name for name in _LABELS if dicts and all(name in entry for entry in dicts)), "")
+    found = [np.ravel(_item(entry.get(name))) for entry in dicts] if name else []
+    alone = [label.dtype.kind in "iu" and len(label) == 1 for label in found]  # several: a video of several classes, not read
+    if len(found) == len(entries) and all(alone):
+        return np.array([int(label[0]) for label in found], np.int64)
+    if asked:
+        raise ScoreError(
+            f"{path}: {len(entries) - sum(alone)} of {len(entries)} entries have no single whole number {asked!r} for --labels"
+        )
+    return None
 
 
 def write(table: ScoreTable, path: Path) -> None:

@@ -128,3 +128,9 @@ def test_torch_save_files_are_not_taken_for_pickles() -> None:
     torch.save([torch.ones(2)], file)
     with pytest.raises(Refused):
         read_pickle(file.getvalue())
+
+
+def test_arrays_as_keys_are_refused() -> None:
+    array = pickle.dumps(np.arange(3), protocol=2)[2:-1]  # its instructions alone
+    with pytest.raises(Refused, match="whose keys are no plain data"):
+        read_pickle(b"\x80\x02}" + array + b"K\x01s.")

@@ -336,3 +336,15 @@ def test_files_that_unpack_to_too_much_are_refused(tmp_path: Path, monkeypatch: 
     for name, words in (("a.mat", "more than 500000 bytes unpacked"), ("a.npz", "bytes unpacked; at most 500000 are read")):
         with pytest.raises(ScoreError, match=words):
             import_scores(tmp_path / name, ImportSpec(kind="scores", values="values"))
+
+
+def test_what_a_format_has_no_use_for_or_lacks_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,a,b\nv0,1,2\n")
+    for keys, flag in (({"values": "x"}, "--values"), ({"class_key": "x"}, "--class-key")):
+        with pytest.raises(ScoreError, match=f"is a CSV: .*leave {flag} away"):
+            import_scores(tmp_path / "a.csv", ImportSpec(kind="scores", **keys))  # type: ignore[arg-type]
+    entries: list[Any] = [{"pred_score": [1.0, 2.0], "y": 1}, {"pred_score": [1.0, 2.0], "y": [0, 1]}]
+    for held, number in ((entries, 1), ([[1.0, 2.0]], 1)):
+        (tmp_path / "a.json").write_text(json.dumps(held))
+        with pytest.raises(ScoreError, match=f"{number} of {len(held)} entries have no single whole number 'y' for --labels"):
+            import_scores(tmp_path / "a.json", ImportSpec(kind="scores", labels="y", rows="numbered", columns="numbered"))
