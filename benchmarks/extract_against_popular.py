@@ -29,7 +29,7 @@ from store.features import FeatureStore
 
 BAR = 2.5
 CPU = torch.device("cpu")
-VIDEOS = {"resnet34-tencrop": 1, "resnet34-mrrn": 1, "c3d": 1}
+VIDEOS = {"resnet34-tencrop": 2, "resnet34-mrrn": 1, "c3d": 3}
 
 
 def main() -> None:

@@ -185,7 +185,8 @@ def run_together(
     """Give every video's features, or its failure, to the sink of each extraction that it is listed with; it is decoded once for all.
 
     The extractions' specs share ``FeatureSpec.decode``, and their networks a stopwatch. Ends early, with what is complete, once
-    ``stopped()`` is true. Without ``hold`` frames come as they are decoded, before their video is known to be whole.
+    ``stopped()`` is true. Without ``hold`` frames come as they are decoded, before their video is known to be whole; those of the first
+    videos do in any case, since the network has nothing else to do.
     ``are_there`` has a question for each extraction: whether another job has published a video meanwhile. One that is there for all who
     want it when its turn comes is left out.
     """
@@ -193,7 +194,9 @@ def run_together(
     paths = {video.id: video.path for _, videos in work for video in videos}
     network = extractions[0].network
     niceness = POLITENESS if network.device.device.type == "cpu" else 0
-    pool = WorkerPool(decode_clips, worker_count(options.workers, len(paths)), options.timeout_seconds, options.tries, niceness)
+    workers = worker_count(options.workers, len(paths))
+    pool = WorkerPool(decode_clips, workers, options.timeout_seconds, options.tries, niceness)
+    held_from = workers if hold else len(paths)
     for extraction, videos in work:
         extraction.expect(videos, pool)
     tally = _Tally(extractions, progress)
@@ -208,7 +211,7 @@ def run_together(
         return True
 
     with exact_arithmetic():
-        with closing(pool.run(_jobs(extractions, paths, options, hold), stopped, dropped)) as events:
+        with closing(pool.run(_jobs(extractions, paths, options, held_from), stopped, dropped)) as events:
             while (event := _next(network, events)) is not None:
                 for extraction, part in split(event, extractions):
                     extraction.handle(part)
@@ -239,12 +242,14 @@ class _Tally:
         self._progress.advance(len(whole), f"{words}  {len(self._failed)} failed" if self._failed else words)
 
 
-def _jobs(extractions: Sequence[Extraction], paths: Mapping[str, Path], options: RunOptions, hold: bool) -> Iterable[tuple[str, DecodeJob]]:
+def _jobs(
+    extractions: Sequence[Extraction], paths: Mapping[str, Path], options: RunOptions, held_from: int
+) -> Iterable[tuple[str, DecodeJob]]:
     streams = [extraction.stream(options) for extraction in extractions]
     flow_root = Path(options.flow_root) if options.flow_root else None
-    for key, path in paths.items():
+    for place, (key, path) in enumerate(paths.items()):
         wanted = {number: stream for number, stream in enumerate(streams) if key in extractions[number]}
-        yield key, DecodeJob(path, wanted, key, flow_root, hold)
+        yield key, DecodeJob(path, wanted, key, flow_root, hold=place >= held_from)
 
 
 def _next(network: Network, events: Any) -> Event | None:
