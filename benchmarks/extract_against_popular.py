@@ -2,7 +2,11 @@
 
 The popular way, after video_features and its like: OpenCV decodes in line, Pillow and torchvision transform each frame by itself, the
 crops of one frame (one clip's stack) at a time go through the network in float32, and each video becomes one .npy file. It decodes the
-frames that it needs only, as the preset does; many extractors run over all of them.
+frames that it needs only, as the preset does; many extractors run over all of them. C3D's poolings are ``max_pool3d`` there, as in the
+PyTorch conversions that are in use.
+
+How near the preset comes to what the processor can do at all is told as its rate of multiplications, everything else included, against that
+of a large bf16 matrix product in the same run.
 `python benchmarks/extract_against_popular.py PRESET ...` runs some of the cases.
 """
 
@@ -17,9 +21,12 @@ import torch
 from figures import alternate, report
 from material import video_list
 from PIL import Image
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from extract.backbones import Backbone
+from extract.backbones.c3d import C3D
 from extract.clips import clip_indices
 from extract.prepare import prepare_spec
 from extract.run import extract_features
@@ -29,7 +36,8 @@ from store.features import FeatureStore
 
 BAR = 2.5
 CPU = torch.device("cpu")
-VIDEOS = {"resnet34-tencrop": 2, "resnet34-mrrn": 1, "c3d": 3}
+SIDE, PRODUCTS = 2048, 20  # of the matrices
+VIDEOS = {"resnet34-tencrop": 2, "resnet34-mrrn": 1, "c3d": 2}
 
 
 def main() -> None:
@@ -46,6 +54,9 @@ def compare(name: str, count: int, folder: Path) -> None:
     videos = video_list(count, folder)
     plain, backbone = prepare_spec(name, {}, "random:0", CPU)
     spec, fast = prepare_spec(f"{name}-fast", {}, "random:0", CPU)
+    if isinstance(backbone, C3D):
+        backbone.pool = popular_pool  # type: ignore[method-assign]
+    matrix = torch.rand(SIDE, SIDE).bfloat16()
     runs = 0
 
     def ours() -> None:
@@ -60,8 +71,23 @@ def compare(name: str, count: int, folder: Path) -> None:
             for level, values in popular(backbone, video.path, plain).items():
                 np.save(folder / f"{Path(video.id).name}-{level}.npy", values)
 
-    popular, quick = alternate(theirs, ours)
+    def products() -> None:
+        for _ in range(PRODUCTS):
+            matrix @ matrix
+
+    with FlopCounterMode(display=False) as counted:
+        ours()
+    popular, quick, product = alternate(theirs, ours, products)
     report(f"{name}-fast, {count} videos", popular / quick, "times as fast", "in-line OpenCV, PIL, one stack at a time, fp32", BAR)
+    rate = counted.get_total_flops() / quick / (2 * SIDE**3 * PRODUCTS / product)
+    report(f"{name}-fast, rate of multiplications", rate, "ratio", f"a bf16 product of {SIDE} x {SIDE} matrices")
+
+
+def popular_pool(number: int, x: torch.Tensor) -> torch.Tensor:
+    """``C3D.pool`` as the PyTorch conversions in use have it."""
+    if number == 1:
+        return functional.max_pool3d(x, (1, 2, 2))
+    return functional.max_pool3d(x, 2, padding=(0, 1, 1) if number == 5 else 0)
 
 
 def decoded(path: Path) -> list[np.ndarray]:

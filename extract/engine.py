@@ -9,7 +9,7 @@ from typing import Any
 
 from extract.backbones import Backbone
 from extract.decode import DecodeJob, Refused, Stream, decode_clips
-from extract.device import resolve_device
+from extract.device import keep_memory, resolve_device
 from extract.flow import weights_for
 from extract.flow_device import FlowQueue, FlowVideo, device_flow
 from extract.network import Network
@@ -30,6 +30,8 @@ POLITENESS = 10  # niceness of decoders that share the processors with the netwo
 def make_network(backbone: Backbone, spec: FeatureSpec, options: RunOptions) -> Network:
     """A network ready for its first pass; compiled, and known to treat the rows of a mixed pass alike."""
     device = resolve_device(options.device)
+    if device.type == "cpu":
+        keep_memory()
     mixed = options.mixed == "yes" or (options.mixed == "auto" and device.type == "cuda")
     network = Network(backbone, spec, device, options.batch_size, mixed)
     with exact_arithmetic():

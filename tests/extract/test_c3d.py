@@ -103,11 +103,18 @@ def test_windows_of_pool5_start_where_caffe_or_its_conversions_start_them(name: 
 
 
 @pytest.mark.parametrize(("number", "shape", "expected"), [(1, (16, 112, 112), (16, 56, 56)), (4, (4, 14, 14), (2, 7, 7))])
-def test_other_poolings_agree(number: int, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    x = clip((1, 2, *shape))
-    results = [empty(name).pool(number, x) for name in ("c3d", "c3d_caffe")]
-    assert results[0].shape == (1, 2, *expected)
-    assert torch.equal(*results)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_other_poolings_agree_with_torch(
+    number: int, shape: tuple[int, ...], expected: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    x = clip((1, 2, *shape)).to(dtype).contiguous(memory_format=layout)
+    x[0, 0, 1, 3, 2] = torch.nan
+    for name in ("c3d", "c3d_caffe"):
+        ours = empty(name).pool(number, x)
+        assert ours.shape == (1, 2, *expected)
+        assert ours.is_contiguous(memory_format=layout)
+        torch.testing.assert_close(ours, functional.max_pool3d(x, (1, 2, 2) if number == 1 else 2), rtol=0, atol=0, equal_nan=True)
 
 
 # The mean cube
