@@ -2,7 +2,7 @@
 
 The whole: decode workers, DIS, both networks, two stores on the disk. Against it: the bare forward passes of both networks, as many and of
 the same size, over prepared tensors, and the bare DIS of the same pairs on one thread. Also against the two commands one after another.
-On CUDA where there is one.
+On CUDA where there is one. `python benchmarks/flow_two_streams.py VIDEOS` takes another number of videos; with few the start counts for more.
 """
 
 import sys
@@ -42,7 +42,7 @@ def main() -> None:
     options = RunOptions(device=str(device), workers=1 if device.type == "cpu" else 0)
     weights = str(MOBILENET_WEIGHTS) if MOBILENET_WEIGHTS.is_file() else "random:0"
     with tempfile.TemporaryDirectory() as folder:
-        videos = video_list(VIDEOS[device.type], Path(folder))
+        videos = video_list(int(sys.argv[1]) if sys.argv[1:] else VIDEOS[device.type], Path(folder))
         specs = [prepare_spec(preset, {}, weights, device) for preset in PRESETS]
         made = 0
 
