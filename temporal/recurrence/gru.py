@@ -33,9 +33,10 @@ class _FastGRU(torch.autograd.Function):
         buffers: Buffers = {"gates": gates, "recurrent": recurrent, "kept": kept, "memory": memory}
         buffers |= {"bias_x": b_x.contiguous(), "bias_h": b_h.contiguous(), "low": None if read is memory else read}
         step = step_of("gru_forward", _torch_forward, buffers, columns=3)
+        multiply = recurrent_product(low_w_h.transpose(1, 2), into=recurrent)
         step(0)
         for t, before in zip(range(1, x.shape[1]), read.unbind(1), strict=False):
-            recurrent_product(before, low_w_h.transpose(1, 2), into=recurrent)
+            multiply(before)
             step(t)
         return memory, gates, kept, *(() if low == x.dtype else lowered)
 
@@ -56,11 +57,11 @@ class _FastGRU(torch.autograd.Function):
         buffers: Buffers = {"gates": gates, "kept": kept, "memory": memory, "to_memory": gradients[0].contiguous(), "to_gates": to_gates}
         buffers |= {"carried": carried, "to_cell": torch.empty_like(memory[:, 0], memory_format=torch.contiguous_format)}
         step = step_of("gru_backward", _torch_backward, buffers, columns=3)
-        w_h = w_h.roll(hidden, dims=1)  # its blocks in the order n, r, z
+        multiply = recurrent_product(w_h.roll(hidden, dims=1), into=carried)  # its blocks in the order n, r, z
         last = memory.shape[1] - 1
         step(last)
         for t in range(last - 1, -1, -1):
-            recurrent_product(of_memory[:, t + 1], w_h, into=carried)
+            multiply(of_memory[:, t + 1])
             step(t)
         to_x = input_gradient(of_input, w_x).to(real) if ctx.needs_input_grad[0] else None
         to_w_x = weight_gradient(of_input, x).to(real)

@@ -32,9 +32,10 @@ class _FastLSTM(torch.autograd.Function):
         recurrent = gates.new_empty(len(x), *gates.shape[2:])
         buffers: Buffers = {"gates": gates, "recurrent": recurrent, "bias_x": b_x + b_h, "cell": cell, "memory": memory}
         step = step_of("lstm_forward", _torch_forward, buffers | {"low": None if read is memory else read}, columns=4)
+        multiply = recurrent_product(low_w_h.transpose(1, 2), into=recurrent)
         step(0)
         for t, before in zip(range(1, x.shape[1]), read.unbind(1), strict=False):
-            recurrent_product(before, low_w_h.transpose(1, 2), into=recurrent)
+            multiply(before)
             step(t)
         return memory, gates, cell, *(() if low == x.dtype else lowered)
 
@@ -52,11 +53,11 @@ class _FastLSTM(torch.autograd.Function):
         buffers: Buffers = {"gates": gates, "cell": cell, "to_memory": gradients[0].contiguous(), "to_gates": to_gates}
         buffers |= {"carried": carried, "to_cell": torch.empty_like(memory[:, 0], memory_format=torch.contiguous_format)}
         step = step_of("lstm_backward", _torch_backward, buffers, columns=4)
-        of_steps = to_gates.unbind(1)
+        multiply, of_steps = recurrent_product(w_h, into=carried), to_gates.unbind(1)
         last = len(of_steps) - 1
         step(last)
         for t in range(last - 1, -1, -1):
-            recurrent_product(of_steps[t + 1], w_h, into=carried)
+            multiply(of_steps[t + 1])
             step(t)
         to_x = input_gradient(to_gates, w_x).to(real) if ctx.needs_input_grad[0] else None
         to_w_x = weight_gradient(to_gates, x).to(real)

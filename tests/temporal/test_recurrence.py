@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from temporal.recurrence import RecurrentLayer, RecurrentStack, fast_gru, fast_lstm, gru_equations, lstm_equations, steps
+from temporal.recurrence import RecurrentLayer, RecurrentStack, fast_gru, fast_lstm, gru_equations, lstm_equations, products, steps
 
 
 @pytest.fixture(params=["compiled", "torch"])
@@ -103,6 +103,20 @@ def test_bfloat16_products_stay_near_float32(form, equations, fast, plain, gates
     halved = fast(*(tensor.bfloat16() for tensor in tensors))
     assert halved.dtype == torch.bfloat16
     torch.testing.assert_close(halved.float(), exact, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize(("equations", "fast", "plain", "gates"), CASES, ids=["gru", "lstm"])
+def test_large_products_by_onednn_give_the_same(monkeypatch, equations, fast, plain, gates):
+    if products._linear() is None:
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(products, "LARGE_WEIGHT", 1)
+    monkeypatch.setattr(products, "LARGE_PRODUCT", 1)
+    tensors = [tensor.detach().float().requires_grad_() for tensor in _problem(gates)]
+    weigh = torch.randn(7, 3, 4, generator=torch.Generator().manual_seed(5))
+    exact, found = equations(*tensors), fast(*tensors)
+    torch.testing.assert_close(found, exact, atol=1e-5, rtol=0)
+    for slow, quick in zip(*(torch.autograd.grad((out * weigh).sum(), tensors) for out in (exact, found)), strict=True):
+        torch.testing.assert_close(quick, slow, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("fast", [fast_gru, fast_lstm])
