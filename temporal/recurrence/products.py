@@ -26,16 +26,19 @@ LARGE_PRODUCT = 1 << 28  # multiplications; what oneDNN prepares for each new sh
 
 def product(left: Tensor, right: Tensor) -> Tensor:
     """[S, N, D] times [S, D, K] -> [S, N, K]; one seed's without the detour of a batched product."""
-    if len(left) > 1:
-        return torch.bmm(left, right)
-    if left[0].numel() * right.shape[2] >= LARGE_PRODUCT and (linear := _onednn(left)):
-        return linear(left[0], right[0].t()).unsqueeze(0)
-    return torch.mm(left[0], right[0]).unsqueeze(0)
+    return torch.mm(left[0], right[0]).unsqueeze(0) if len(left) == 1 else torch.bmm(left, right)
+
+
+def through(x: Tensor, weight: Tensor) -> Tensor:
+    """``product`` of the inputs of all steps, or their gradient, with a layer's weights [S, D, K]."""
+    if len(x) == 1 and x.numel() * weight.shape[2] >= LARGE_PRODUCT and (linear := _onednn(x)):
+        return linear(x[0], weight[0].t()).unsqueeze(0)
+    return product(x, weight)
 
 
 def input_products(x: Tensor, weight: Tensor) -> Tensor:
     """W x of all steps: x [S, T, B, D], W [S, K, D] -> [S, T, B, K]."""
-    return product(x.flatten(1, 2), weight.transpose(1, 2)).unflatten(1, x.shape[1:3])
+    return through(x.flatten(1, 2), weight.transpose(1, 2)).unflatten(1, x.shape[1:3])
 
 
 def weight_gradient(to_products: Tensor, x: Tensor) -> Tensor:
@@ -45,7 +48,7 @@ def weight_gradient(to_products: Tensor, x: Tensor) -> Tensor:
 
 def input_gradient(to_products: Tensor, weight: Tensor) -> Tensor:
     """Gradient of x [S, T, B, D] from that of the products [S, T, B, K]."""
-    return product(to_products.flatten(1, 2), weight).unflatten(1, to_products.shape[1:3])
+    return through(to_products.flatten(1, 2), weight).unflatten(1, to_products.shape[1:3])
 
 
 def recurrent_product(right: Tensor, into: Tensor) -> Callable[[Tensor], object]:
