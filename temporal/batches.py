@@ -36,6 +36,7 @@ class Batch:
 class Samples(Protocol):
     """A part of a list as S samples of V videos on one device; ``PaddedSequences`` and ``StoredSequences`` are such.
 
+    A batch of ``in_order`` or ``batches`` lasts until the next is asked for, which may take its memory; one of ``batch`` is its own.
     ``ids`` [V]; ``owners`` int64 [S], the position of each sample's video, ascending; ``video_labels`` int64 [V].
     """
 
@@ -121,6 +122,7 @@ class PaddedSequences(_Indexed):
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             self.rows = torch.from_numpy(rows).to(device)
         self.index = torch.from_numpy(self.steps).to(device)
+        self._rooms: dict[torch.dtype, torch.Tensor] = {}
 
     @property
     def width(self) -> int:
@@ -129,16 +131,80 @@ class PaddedSequences(_Indexed):
 
     def batch(self, chosen: np.ndarray) -> Batch:
         """The samples at positions ``chosen`` int64 [B], padded to the longest of them."""
-        import torch
-
-        longest = int(self.host_lengths[chosen].max())
-        index = self.index[torch.from_numpy(chosen).to(self.device), :longest]
+        index = self._rows_of(chosen)
         return self.finish(self.rows.index_select(0, index.flatten()).view(*index.shape, -1), chosen)
 
     def in_order(self, order: np.ndarray, size: int) -> Iterator[Batch]:
         """The samples at positions ``order``, ``size`` at a time."""
         for start in range(0, len(order), size):
-            yield self.batch(order[start : start + size])
+            chosen = order[start : start + size]
+            yield self._again(chosen) if self.device.type == "cpu" else self.batch(chosen)
+
+    def _rows_of(self, chosen: np.ndarray) -> "torch.Tensor":
+        """The row of every step of a batch, int64 [B, T]."""
+        import torch
+
+        longest = int(self.host_lengths[chosen].max())
+        return self.index[torch.from_numpy(chosen).to(self.device), :longest]
+
+    def _again(self, chosen: np.ndarray) -> Batch:
+        """``batch`` in the memory of the one before: fresh pages for each would take longer than gathering and casting."""
+        import torch
+
+        index = self._rows_of(chosen)
+        stored = torch.index_select(self.rows, 0, index.flatten(), out=self._room(self.rows.dtype, index.numel()))
+        x = stored if stored.dtype == torch.float32 else self._room(torch.float32, index.numel()).copy_(stored)
+        return self.finish(x.view(*index.shape, -1), chosen)
+
+    def _room(self, dtype: "torch.dtype", rows: int) -> "torch.Tensor":
+        """Memory for so many rows; that of the batch before where it is large enough."""
+        import torch
+
+        if dtype not in self._rooms or len(self._rooms[dtype]) < rows:
+            with torch.inference_mode(False):  # what is made inside could not be trained on later
+                self._rooms[dtype] = torch.empty(rows, self.width, dtype=dtype, device=self.device)
+        return self._rooms[dtype][:rows]
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All samples in order, ``size`` at a time."""
+        return self.in_order(np.arange(len(self)), size)
+
+
+class VectorSamples:
+    """The samples of another part as one vector each: what a head makes of their steps before any weight, made once for all epochs."""
+
+    def __init__(self, of: Samples, x: "torch.Tensor") -> None:
+        """``x`` float32 [S, D]; batches have x [B, D]."""
+        import torch
+
+        self.x = x
+        self.ids, self.owners, self.video_labels = of.ids, of.owners, of.video_labels
+        self.labels = torch.from_numpy(of.video_labels[of.owners]).to(x.device)
+        self.lengths = torch.ones_like(self.labels)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return int(self.x.shape[1])
+
+    @property
+    def device(self) -> "torch.device":
+        """Where batches are."""
+        return self.x.device
+
+    def batch(self, chosen: np.ndarray) -> Batch:
+        """The samples at positions ``chosen`` int64 [B]."""
+        import torch
+
+        at = torch.from_numpy(chosen).to(self.device)
+        return Batch(self.x[at], self.lengths[at], self.labels[at], tuple(self.ids[owner] for owner in self.owners[chosen]))
+
+    def in_order(self, order: np.ndarray, size: int) -> Iterator[Batch]:
+        """The samples at positions ``order``, ``size`` at a time."""
+        return (self.batch(order[start : start + size]) for start in range(0, len(order), size))
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All samples in order, ``size`` at a time."""

@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from store.errors import TrainingError
 from store.scores import Kind
-from temporal.batches import Samples, padded
+from temporal.batches import Samples, VectorSamples, padded
 from temporal.checkpoint import Keeper
 from temporal.epochs import Epoch, InSteps, OnEpoch, Training, count_hits, one_by_one
-from temporal.heads import build_head
+from temporal.heads import Pooling, build_head
 from temporal.projection import Projection, projection_for
 from temporal.scoring import score_kind, video_scores
 from temporal.sequences import Sequences
@@ -87,6 +87,8 @@ def fit_in_steps(
         if isinstance(head, Solvable):
             history, best_epoch = _solve(head, data, held_out, spec, phase, on_epoch)
         else:
+            if isinstance(head, Pooling):
+                data, held_out = pooled(head, data), None if held_out is None else pooled(head, held_out)
             evaluate = None if held_out is None else partial(_evaluate, data=held_out, kind=score_kind(spec))
             last_epoch = before.best_epoch if before else spec.train.epochs
             loop = Training(head, data, spec.train, phase, last_epoch, evaluate, earlier)
@@ -124,6 +126,12 @@ def refit_in_steps(
         spec = with_choice(spec, fitted.history, fitted.best_epoch)
     again = yield from fit_in_steps(training, None, spec, num_classes, device, on_epoch, "refit", weights, keeper, fitted)
     return replace(again, best_epoch=fitted.best_epoch)
+
+
+def pooled(head: Pooling, data: Samples) -> VectorSamples:
+    """Samples of what ``head`` begins with, of every sample once."""
+    with torch.no_grad():
+        return VectorSamples(data, torch.cat([head.pooled(batch.x, batch.lengths) for batch in data.batches(SCORE_BATCH)]))
 
 
 def _solve(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from store.errors import TrainingError
 from store.registry import Registry
@@ -21,6 +21,14 @@ class Pretrained(Protocol):
 
     def load_pretrained(self, file: Path) -> None:
         """Start from the weights in a file; ``TrainingError`` tells what does not fit."""
+
+
+@runtime_checkable
+class Pooling(Protocol):
+    """A head that begins with something no weight changes; its forward takes the result x [B, D'] in the place of x [B, T, D]."""
+
+    def pooled(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """[B, D'] of x [B, T, D]; a sample's row depends on its own steps alone."""
 
 
 def build_head(spec: HeadSpec, input_width: int, num_classes: int, weights: Path | None = None) -> nn.Module:

@@ -36,7 +36,7 @@ POOLS = {"mean": (mean_over_time, 1), "mean_std": (mean_and_deviation, 2), "max"
 
 
 class PoolHead(nn.Module):
-    """scores = W pool(x_1..x_T) + b."""
+    """scores = W pool(x_1..x_T) + b; x [B, T, D], or [B, D'] where it is ``pooled`` already."""
 
     seeds_together = True
 
@@ -46,8 +46,12 @@ class PoolHead(nn.Module):
         self.dropout = Dropout(spec.dropout)
         self.classifier = nn.Linear(copies * input_width, num_classes)
 
+    def pooled(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """What no weight changes, so that training need not do it anew in every epoch, [B, D']."""
+        return self.pool(x, lengths)
+
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        return self.classifier(self.dropout(self.pool(x, lengths)))
+        return self.classifier(self.dropout(self.pooled(x, lengths) if x.dim() == 3 else x))
 
 
 @HEADS.register("mean")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from store.errors import DamagedShardError, FeatureError, SpecError, TrainingError
 from store.videos import Video, VideoList
@@ -116,6 +117,28 @@ def test_windows_train_validate_and_predict(order_store, order_videos, tmp_path)
 def _map_values(order_values: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
     generator = np.random.default_rng(2)
     return {id_: {"block3.map": generator.random((5, 256, 2, 2)).astype(np.float16)} for id_ in order_values}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_batches_in_order_take_the_memory_of_the_one_before(make_store, dtype):
+    values = {id_: rows.astype(dtype) for id_, rows in _clips({"a": 5, "b": 2, "c": 3, "d": 4}, 6).items()}
+    spec = SequenceSpec(sampling="all")
+    part = load_sequences([make_store(values)], _list(values), spec)
+    data = padded(part, Projection(), spec, "cpu")
+    order = np.array([1, 3, 0, 2])
+    with torch.inference_mode():
+        list(data.batches(4))  # memory made here must be fit for training, too
+    seen, places = [], set()
+    for batch in data.in_order(order, 2):
+        (batch.x @ torch.ones(6, requires_grad=True)).sum().backward()
+        seen.append((batch.x.clone(), batch.lengths, batch.ids))
+        places.add(batch.x.data_ptr())
+    assert len(places) == 1
+    for number, (x, lengths, ids) in enumerate(seen):
+        own = data.batch(order[2 * number : 2 * number + 2])
+        assert torch.equal(x, own.x)
+        assert torch.equal(lengths, own.lengths)
+        assert ids == own.ids
 
 
 def test_maps_are_read_batch_by_batch_as_they_are_in_memory(make_store):

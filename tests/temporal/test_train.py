@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from store.errors import TrainingError
+from temporal import train
 from temporal.batches import padded
 from temporal.projection import fit_projection
 from temporal.sequences import Sequences
@@ -83,6 +84,16 @@ def test_a_seed_decides_the_result_and_global_generators_stay():
     assert first.history == again.history
     assert all(torch.equal(value, _weights(again)[key]) for key, value in _weights(first).items())
     assert any(not torch.equal(value, _weights(other)[key]) for key, value in _weights(first).items())
+
+
+@pytest.mark.parametrize("head", ["mean", "mean_std", "max"])
+def test_pooling_once_gives_the_bits_of_pooling_in_every_epoch(head, monkeypatch):
+    training, validation = order_sequences(40), order_sequences(20, seed=2)
+    once = fit(training, validation, spec_for(head, epochs=4), 2)
+    monkeypatch.setattr(train, "pooled", lambda _, data: data)
+    every = fit(training, validation, spec_for(head, epochs=4), 2)
+    assert once.history == every.history
+    assert all(torch.equal(value, _weights(every)[key]) for key, value in _weights(once).items())
 
 
 def test_early_stopping_keeps_the_best_epochs_weights():
