@@ -91,7 +91,8 @@ def _matrix(results: Results, values: np.ndarray, limit: float, label: str) -> "
         axes.axvline(place - 0.5, color=INK, linewidth=0.5)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    figure.colorbar(picture, ax=axes, fraction=0.04, pad=0.02, label=label)
+    beyond = "both" if np.abs(values).max(initial=0) > limit else "neither"
+    figure.colorbar(picture, ax=axes, fraction=0.04, pad=0.02, label=label, extend=beyond)
     return figure
 
 
@@ -107,7 +108,8 @@ def confusion_difference(results: Results) -> "Figure":
     counts, other = (results.table(str(name)).evaluation.confusion for name in (results.best, results.best_single))
     shares = 100 * (counts - other) / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     better = np.where(np.eye(len(shares), dtype=bool), shares, -shares)  # fewer confusions are better off the diagonal
-    limit = max(1.0, float(np.abs(shares).max()))
+    changed = np.abs(shares[shares != 0])
+    limit = max(1.0, float(np.quantile(changed, 0.95))) if changed.size else 1.0  # one class that gains a third would leave all others pale
     return _matrix(results, better, limit, f"{_name(results.best)} against {_name(str(results.best_single))}, points; green is better")
 
 
@@ -157,9 +159,10 @@ def example_bars(examples: Sequence[Example]) -> "Figure":
     mpl.rcParams["svg.hashsalt"] = "actioncache"
     columns = min(4, len(examples))
     rows = -(-len(examples) // columns)
-    above_share = 0.8 if any(example.pictures for example in examples) else 0.05
+    pictured = any(example.pictures for example in examples)
+    above_share = 0.8 if pictured else 0.1
     figure = Figure(figsize=(2.6 * columns, (1.3 + 1.3 * above_share) * rows))
-    spaces = {"height_ratios": [above_share, 1] * rows, "hspace": 0.25, "wspace": 0.15}
+    spaces = {"height_ratios": [above_share, 1] * rows, "hspace": 0.25 if pictured else 0.4, "wspace": 0.15}
     grid = figure.subplots(2 * rows, columns, squeeze=False, gridspec_kw=spaces)
     for axes in grid.ravel():
         axes.axis("off")
@@ -170,7 +173,7 @@ def example_bars(examples: Sequence[Example]) -> "Figure":
 
             data = base64.b64decode(example.pictures[len(example.pictures) // 2].partition(",")[2])
             above.imshow(matplotlib.image.imread(io.BytesIO(data), format="jpg"))
-        above.set_title(_name(example.truth), fontsize=8, color=BLUE)
+        (above if pictured else below).set_title(_name(example.truth), fontsize=8, color=BLUE)
         for place, bar in enumerate(reversed(example.bars)):
             below.barh(place, max(bar.share, 0.004), color=_ROLES[bar.role], height=0.8)
             colour = "white" if bar.role != "other" and bar.share > 0.4 else INK
