@@ -136,7 +136,8 @@ def evaluate_splits(splits: list[tuple[str, ...]], labels: Path | None, fold: in
 
 def split_inputs(inputs: tuple[str, ...]) -> list[tuple[str, ...]]:
     """``rgb=a.npz,b.npz`` for every input -> the inputs of each split; nothing where every input is one file."""
-    parts = [(text.partition("=")[0], text.partition("=")[2].split(",")) for text in inputs]
+    pairs = [text.partition("=") for text in inputs]
+    parts = [(name, [files] if Path(files).is_file() else files.split(",")) for name, _, files in pairs]  # a folder may have commas
     if not any(len(files) > 1 for _, files in parts) or any(Path(text).is_file() for text in inputs):
         return []
     if len({len(files) for _, files in parts}) > 1:

@@ -187,3 +187,8 @@ def test_an_input_with_two_weights_is_an_error(folder):
     inputs = (fuse, folder / "rgb.npz", folder / "flow.npz", "--rule", "weighted", "-o", folder / "f.npz")
     with pytest.raises(SpecError, match="rgb has more than one"):
         run(*inputs, "--weights", "rgb=1,flow=1,rgb=5")
+
+
+def test_a_file_whose_name_has_commas_is_one_file(folder):
+    (folder / "rgb.npz").rename(folder / "hog,hof.npz")
+    assert "40 videos" in run(evaluate, f"a={folder / 'hog,hof.npz'}", f"b={folder / 'flow.npz'}", "--samples", "20").output
