@@ -81,16 +81,6 @@ def decode_clips(job: DecodeJob, emitter: Emitter) -> dict[int, ClipPlan | Refus
         raise StageError("decode", str(error)) from None
 
 
-def promised_clips(job: DecodeJob, emitter: Emitter) -> dict[int, int]:
-    """The number of clips of each stream that the packets of a video promise; nothing is decoded."""
-    decode = next(iter(job.streams.values())).spec.decode
-    try:
-        with open_source(job.path, decode, on_progress=emitter.alive, draft=True) as source:
-            return {number: len(clip_indices(source.num_frames, stream.spec.clips)) for number, stream in job.streams.items()}
-    except DecodeError as error:
-        raise StageError("decode", str(error)) from None
-
-
 def clip_plan(source: VideoSource, spec: FeatureSpec) -> ClipPlan:
     """The clips that a spec cuts from a video."""
     indices = clip_indices(source.num_frames, spec.clips)

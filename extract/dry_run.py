@@ -1,17 +1,15 @@
 """What an extraction would do, and how long it would take here: counts packets, times a few videos, writes nothing."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from extract.backbones import Backbone
-from extract.decode import DecodeJob, Stream, promised_clips
-from extract.engine import Extraction, make_extraction, run_together, worker_count
+from extract.engine import Extraction, make_extraction, run_together
 from extract.network import Network
-from extract.pool import Failed, Finished, WorkerPool
+from extract.probe import probe, sample
 from extract.run import outstanding
 from extract.spec import FeatureSpec, RunOptions
 from store.errors import Interrupted
@@ -19,7 +17,6 @@ from store.features import Features, FeatureStore
 from store.progress import Progress
 from store.videos import Video, VideoList
 
-TIMED_VIDEOS = 4
 TIMED_SECONDS = 60.0  # then what has come of them is enough
 SPAN_BYTES = 32  # first and last frame, begin and end in seconds, of one row
 
@@ -58,19 +55,19 @@ def forecast(
     """For each stream count the clips of every video that its store lacks; time a few videos, done for all streams at once."""
     known = [outstanding(videos, each.store, options.retry_failed) if each.store else (list(videos), 0, {}) for each in streams]
     todo = {video.id: video for videos_left, _, _ in known for video in videos_left}
-    clips, unreadable = count_clips(todo.values(), [stream.spec for stream in streams], options, stopped)
+    work, unreadable = probe(todo.values(), [stream.spec for stream in streams], options, stopped)
     counted = []
     for number, (left, skipped, before) in enumerate(known):
-        total = sum(clips[video.id][number] for video in left if video.id in clips)
+        total = sum(work[video.id].clips[number] for video in left if video.id in work)
         missing = {video.id: unreadable[video.id] for video in left if video.id in unreadable}
         counted.append(Forecast(len(left), skipped, len(before), total, unreadable=missing))
-    chosen = sample(clips)
-    work: list[tuple[Extraction, list[Video]]] = []
+    chosen = set(sample(work))
+    trials: list[tuple[Extraction, list[Video]]] = []
     for number, stream in enumerate(streams) if chosen else ():
-        job = make_extraction(stream.backbone, stream.spec, options, _Nowhere(), work[0][0] if work else None)
+        job = make_extraction(stream.backbone, stream.spec, options, _Nowhere(), trials[0][0] if trials else None)
         counted[number] = replace(counted[number], bytes=counted[number].clips * (clip_bytes(job.network) + SPAN_BYTES))
-        work.append((job, [video for video in known[number][0] if video.id in chosen]))
-    return timed(counted, work, options, stopped) if work else counted
+        trials.append((job, [video for video in known[number][0] if video.id in chosen]))
+    return timed(counted, trials, options, stopped) if trials else counted
 
 
 def timed(
@@ -82,7 +79,7 @@ def timed(
         job = work[0][0]
         return stopped() or (job.seconds_at_work > TIMED_SECONDS and any(job.clips_so_far for job, _ in work))
 
-    with Progress("time", len({video.id for _, sample in work for video in sample})) as progress:
+    with Progress("time", len({video.id for _, videos in work for video in videos})) as progress:
         run_together(work, progress, options, enough, hold=False)
     if stopped():
         raise Interrupted("interrupted; nothing was written")
@@ -109,12 +106,6 @@ def clip_bytes(network: Network) -> int:
     return numbers * frames * np.dtype(spec.dtype).itemsize
 
 
-def sample(clips: Mapping[str, Mapping[int, int]]) -> set[str]:
-    """Which videos to time: from equal parts of all, ordered by the number of their clips."""
-    by_size = sorted(clips, key=lambda key: sum(clips[key].values()))
-    return {by_size[(2 * place + 1) * len(by_size) // (2 * TIMED_VIDEOS)] for place in range(TIMED_VIDEOS)} if by_size else set()
-
-
 class _Nowhere:
     """A sink that keeps nothing."""
 
@@ -125,25 +116,8 @@ class _Nowhere:
         """A failure is counted when it comes for good."""
 
     def refused(self, wait: bool = False) -> list[tuple[str, str]]:
+        """Nothing is."""
         return []
 
-
-def count_clips(
-    videos: Iterable[Video], specs: Sequence[FeatureSpec], options: RunOptions, stopped: Callable[[], bool]
-) -> tuple[dict[str, dict[int, int]], dict[str, str]]:
-    """Clips of each video under each spec by its container's packets, and why there are none; nothing is decoded."""
-    streams = {number: Stream(spec) for number, spec in enumerate(specs)}
-    jobs = {video.id: DecodeJob(video.path, streams) for video in videos}
-    clips: dict[str, dict[int, int]] = {}
-    unreadable: dict[str, str] = {}
-    pool = WorkerPool(promised_clips, worker_count(options.workers, len(jobs)), options.timeout_seconds, options.tries)
-    with Progress("count", len(jobs)) as progress, closing(pool.run(jobs.items(), stopped)) as events:
-        for event in events:
-            if isinstance(event, Finished):
-                clips[event.key] = event.result
-            elif isinstance(event, Failed):
-                unreadable[event.key] = event.reason
-            progress.advance(isinstance(event, Finished | Failed))
-    if stopped():
-        raise Interrupted("interrupted; nothing was written")
-    return clips, unreadable
+    def flush(self) -> None:
+        """There is nothing to wait for."""

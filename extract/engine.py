@@ -1,6 +1,5 @@
 """The extraction of many videos at once: decode workers -> shared memory -> forward passes -> float32 means -> a sink."""
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -13,17 +12,18 @@ from extract.device import keep_memory, resolve_device
 from extract.flow import weights_for
 from extract.flow_device import FlowQueue, FlowVideo, device_flow
 from extract.network import Network
-from extract.pool import Block, Event, Failed, Finished, Opened, WorkerPool
+from extract.pool import Block, Event, Failed, Finished, Idle, Opened, WorkerPool, worker_count
 from extract.precision import exact_arithmetic
 from extract.publish import Sink
 from extract.spec import FeatureSpec, RunOptions
+from extract.turns import Turns
 from extract.video_features import VideoFeatures
 from extract.worker import StageError
+from store.claims import Claims
 from store.errors import FeatureError, PipelineError
 from store.progress import Progress
 from store.videos import Video
 
-MOST_WORKERS = 8  # by default
 POLITENESS = 10  # niceness of decoders that share the processors with the network: they run while it waits for memory, or for them
 
 
@@ -79,9 +79,12 @@ class Extraction:
     def __contains__(self, key: str) -> bool:
         return key in self._videos
 
-    def leave(self, key: str) -> None:
-        """Another job has done this video meanwhile."""
-        self.elsewhere.add(key)
+    def leave(self, key: str, failure: tuple[str, str] | None = None) -> None:
+        """Another job has done this video meanwhile, or recorded a failure (stage and reason)."""
+        if failure is None:
+            self.elsewhere.add(key)
+        else:
+            self.failed[key] = failure
         self._end(key)
 
     @property
@@ -114,10 +117,13 @@ class Extraction:
         self._hand_over()
 
     def _act(self, event: Event) -> None:
-        if isinstance(event, Failed):
-            self._fail(event.key, event.stage, event.reason)
-        elif event.key in self.failed:
+        if isinstance(event, Idle):
+            self.finish()
+            self.sink.flush()
+        elif event.key in self.failed or event.key in self.elsewhere:
             return  # its worker goes on sending what is no longer wanted
+        elif isinstance(event, Failed):
+            self._fail(event.key, event.stage, event.reason)
         elif isinstance(event, Opened):
             video = VideoFeatures(self.network, event.header)
             self._gathering[event.key] = FlowVideo(video, self.flow, self._videos[event.key].path) if self.flow else video
@@ -128,7 +134,7 @@ class Extraction:
             closing.close(event.result)
 
     def finish(self) -> None:
-        """All events are handled: compute what still waits for a full batch, and hand it over."""
+        """Nothing is under way: compute what still waits for a full batch, and hand it over."""
         if self.flow:
             self.flow.finish()
         self.network.finish()
@@ -182,15 +188,14 @@ def run_together(
     options: RunOptions,
     stopped: Callable[[], bool] = lambda: False,
     hold: bool = True,
-    are_there: Sequence[Callable[[str], bool]] = (),
+    claims: Sequence[Claims] = (),
 ) -> None:
     """Give every video's features, or its failure, to the sink of each extraction that it is listed with; it is decoded once for all.
 
     The extractions' specs share ``FeatureSpec.decode``, and their networks a stopwatch. Ends early, with what is complete, once
     ``stopped()`` is true. Without ``hold`` frames come as they are decoded, before their video is known to be whole; those of the first
     videos do in any case, since the network has nothing else to do.
-    ``are_there`` has a question for each extraction: whether another job has published a video meanwhile. One that is there for all who
-    want it when its turn comes is left out.
+    ``claims``, one an extraction, say what other jobs are at; those videos are waited for. What a job died at is done last, alone.
     """
     extractions = [extraction for extraction, _ in work]
     paths = {video.id: video.path for _, videos in work for video in videos}
@@ -202,18 +207,11 @@ def run_together(
     for extraction, videos in work:
         extraction.expect(videos, pool)
     tally = _Tally(extractions, progress)
+    turns = Turns(extractions, claims, options.job_tries, tally.count)
+    jobs = dict(_jobs(extractions, paths, options, held_from))
 
-    def dropped(key: str) -> bool:
-        wanting = [place for place, extraction in enumerate(extractions) if key in extraction]
-        if not are_there or not all(are_there[place](key) for place in wanting):
-            return False
-        for place in wanting:
-            extractions[place].leave(key)
-        tally.count()
-        return True
-
-    with exact_arithmetic():
-        with closing(pool.run(_jobs(extractions, paths, options, held_from), stopped, dropped)) as events:
+    def run(keys: Iterable[str]) -> None:
+        with closing(pool.run([(key, jobs[key]) for key in keys], stopped, turns)) as events:
             while (event := _next(network, events)) is not None:
                 for extraction, part in split(event, extractions):
                     extraction.handle(part)
@@ -221,6 +219,13 @@ def run_together(
         for extraction in extractions:
             extraction.finish()
         tally.count()
+
+    with exact_arithmetic():
+        run(jobs)
+        while turns.suspects and not stopped():
+            for extraction in extractions:
+                extraction.sink.flush()
+            run([turns.next_suspect()])
 
 
 class _Tally:
@@ -262,7 +267,9 @@ def _next(network: Network, events: Any) -> Event | None:
 
 def split(event: Event, extractions: Sequence[Extraction]) -> Iterator[tuple[Extraction, Event]]:
     """What an event of a job means to each extraction; a failure of the whole job is one to all that want the video."""
-    if isinstance(event, Failed):
+    if isinstance(event, Idle):
+        yield from ((extraction, event) for extraction in extractions)
+    elif isinstance(event, Failed):
         yield from ((extraction, event) for extraction in extractions if event.key in extraction)
     elif isinstance(event, Finished):
         for number, result in event.result.items():
@@ -270,9 +277,3 @@ def split(event: Event, extractions: Sequence[Extraction]) -> Iterator[tuple[Ext
             yield extractions[number], Failed(event.key, result.stage, result.reason) if failed else Finished(event.key, result)
     else:
         yield extractions[event.stream], event
-
-
-def worker_count(asked: int, videos: int) -> int:
-    """Decoding processes to start: never more than videos."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(asked or min(processors, MOST_WORKERS), videos))

@@ -5,6 +5,7 @@ it. The slots are also the brake: a worker that is ahead waits for one, so memor
 """
 
 import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -14,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,6 +23,10 @@ from extract.slots import Slots
 from extract.worker import Freed, Work, serve
 
 POLL_SECONDS = 0.5  # how often a waiting job looks at its stop flag
+MOST_WORKERS = 8  # by default
+LATER_SECONDS = 2.0  # how often jobs whose time had not come are asked about again
+
+Turn = Literal["now", "later", "never"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,14 @@ class Failed:
     reason: str
 
 
-Event = Opened | Block | Finished | Failed
+@dataclass(frozen=True)
+class Idle:
+    """Nothing is under way, and the jobs that are left wait for others: what has been gathered may be finished meanwhile."""
+
+    key: str = ""
+
+
+Event = Opened | Block | Finished | Failed | Idle
 
 
 class _Worker:
@@ -118,13 +130,16 @@ class WorkerPool:
         self,
         jobs: Iterable[tuple[str, Any]],
         stopped: Callable[[], bool] = lambda: False,
-        dropped: Callable[[str], bool] = lambda key: False,
+        turn: Callable[[str], Turn] = lambda key: "now",
     ) -> Generator[Event, None, None]:
         """Yield the events of all ``jobs`` (key, job); ends early, its workers killed, once ``stopped()`` is true.
 
-        A job whose turn it is and that ``dropped(key)`` says is wanted no more is left out without an event.
+        When a job's turn comes ``turn(key)`` is asked about it: ``never`` leaves it out without an event, ``later`` asks again when all
+        others are under way, and every ``LATER_SECONDS`` from then on.
         """
-        self._dropped = dropped
+        self._turn = turn
+        self._later: deque[tuple[str, Any]] = deque()
+        self._asked_again = time.monotonic()
         self._queue = deque(jobs)
         self._jobs = dict(self._queue)
         self._crashes: dict[str, int] = {}
@@ -135,7 +150,12 @@ class WorkerPool:
                 self._assign()
                 busy = [worker for worker in self._workers if worker.key is not None]
                 if not busy:
-                    return
+                    if not self._later:
+                        return
+                    yield Idle()
+                    time.sleep(POLL_SECONDS)
+                    looked = time.monotonic()
+                    continue
                 ready = wait([worker.connection for worker in busy], timeout=POLL_SECONDS)
                 now = time.monotonic()
                 passed, looked = min(now - looked, self._longest), now
@@ -151,9 +171,14 @@ class WorkerPool:
 
     def _assign(self) -> None:
         idle = [worker for worker in self._workers if worker.key is None]
+        if not self._queue and self._later and time.monotonic() - self._asked_again >= LATER_SECONDS:
+            self._asked_again = time.monotonic()
+            self._queue, self._later = self._later, deque()
         while self._queue and (idle or len(self._workers) < self._count):
-            if self._queue[0][0] not in self._crashes and self._dropped(self._queue[0][0]):
-                self._queue.popleft()
+            turn = self._turn(self._queue[0][0]) if self._queue[0][0] not in self._crashes else "now"
+            if turn != "now":
+                job = self._queue.popleft()
+                self._later.extend([job] * (turn == "later"))
                 continue
             if not idle:
                 idle.append(_Worker(self._work, self._niceness))
@@ -241,3 +266,9 @@ def _ending(code: int | None) -> str:
         name = signal.Signals(-code).name
         return f"{name} (often: out of memory)" if -code == signal.SIGKILL else name
     return f"exit code {code}"
+
+
+def worker_count(asked: int, videos: int) -> int:
+    """Decoding processes to start: never more than videos."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(asked or min(processors, MOST_WORKERS), videos))

@@ -5,7 +5,7 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 from store.errors import FeatureError
 from store.features import Features, FeatureWriter
@@ -29,6 +29,13 @@ class Sink(Protocol):
         """Videos whose features turned out not to fit, each told once, with the reason; of all that were added if it should ``wait``."""
         ...
 
+    def flush(self) -> None:
+        """Return when all that was added is where it belongs."""
+        ...
+
+
+Item = tuple[()] | tuple[Literal["publish"]] | tuple[str, Features] | tuple[str, str, str, Path]  # nothing, all, a video, a failure
+
 
 class Publisher:
     """A ``Sink`` before a ``FeatureWriter``, which belongs to its thread from entering to leaving.
@@ -38,7 +45,7 @@ class Publisher:
 
     def __init__(self, writer: FeatureWriter) -> None:
         self._writer = writer
-        self._queue: queue.Queue[tuple[str, Features] | tuple[str, str, str, Path] | None] = queue.Queue(WAITING_VIDEOS)
+        self._queue: queue.Queue[Item | None] = queue.Queue(WAITING_VIDEOS)
         self._refused: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
@@ -74,6 +81,13 @@ class Publisher:
             found.append(self._refused.get())
         return found
 
+    def flush(self) -> None:
+        """Publish now, without waiting for more to come together."""
+        self._raise()
+        self._queue.put(("publish",))
+        self._queue.join()
+        self._raise()
+
     def _raise(self) -> None:
         if self._error is not None:
             error, self._error = self._error, None
@@ -91,7 +105,7 @@ class Publisher:
             self._attempt(item)
             self._queue.task_done()
 
-    def _attempt(self, item: tuple[()] | tuple[str, Features] | tuple[str, str, str, Path]) -> None:
+    def _attempt(self, item: Item) -> None:
         if self._error is not None:
             return  # the job ends; what is left will be done again
         started = time.perf_counter()
@@ -100,6 +114,8 @@ class Publisher:
                 self._add(*item)
             elif len(item) == 4:
                 self._writer.fail(*item)
+            if len(item) == 1:
+                self._writer.publish()
             self._writer.publish_due()
         except BaseException as error:  # whoever adds next raises it
             self._error = error

@@ -13,6 +13,7 @@ from extract.engine import Extraction, make_extraction, run_together
 from extract.passes import as_before, note_passes
 from extract.publish import Publisher
 from extract.spec import FeatureSpec, RunOptions
+from store.claims import Claims
 from store.errors import Interrupted
 from store.features import FeatureStore
 from store.progress import Progress
@@ -77,9 +78,11 @@ def extract_together(
     known = [outstanding(replace(videos, videos=tuple(order)), stream.store, options.retry_failed) for stream in streams]
     work: list[tuple[Extraction, list[Video]]] = []
     publishers: list[Publisher] = []
+    claims: list[Claims] = []
     with ExitStack() as stack:
         for stream, (todo, _, _) in zip(streams, known, strict=True):
-            writer = stack.enter_context(stream.store.writer(part, max_seconds=options.publish_seconds, once=True))
+            claims.append(stack.enter_context(Claims(stream.store)))
+            writer = stack.enter_context(stream.store.writer(part, max_seconds=options.publish_seconds, once=True, claims=claims[-1]))
             publishers.append(stack.enter_context(Publisher(writer)))
             as_noted = as_before(options, stream.store.path, resolve_device(options.device))
             beside = work[0][0] if work else None
@@ -88,7 +91,7 @@ def extract_together(
         for note in dict.fromkeys(itertools.chain(*told)):  # now, and not only in the summary hours later
             print(f"note: {note}", file=sys.stderr, flush=True)
         progress = stack.enter_context(Progress("extract", len({video.id for _, todo in work for video in todo})))
-        run_together(work, progress, options, stopped, are_there=[stream.store.__contains__ for stream in streams])
+        run_together(work, progress, options, stopped, claims=claims)
     watch = work[0][0].network.watch
     total = watch.total
     busy = min(1.0, sum(job.network.device.busy_seconds() for job, _ in work) / total)

@@ -175,6 +175,9 @@ class RunOptions(Checked):
     workers: int = setting(0, "decoding processes; 0 takes the number of processors, at most 8")
     timeout_seconds: float = setting(120.0, "a decoder silent for so long is stopped and its video recorded as failed")
     tries: int = setting(2, "how often a video may kill its decoding process before it is recorded as failed")
+    job_tries: int = setting(
+        3, "how often a whole job may be killed while at a video, from the second time on at it alone, before that is recorded as failed"
+    )
     publish_seconds: float = setting(30.0, "finished videos wait at most about so long in memory; a crash costs no more work than that")
     flow_root: str = setting("", "folder of flow that another tool computed (flow.method files); none given: each video's own folder")
     flow_weights: str = setting("", "weights of a flow method that is a network: a file, published, published:NAME or random:SEED")
@@ -186,6 +189,9 @@ class RunOptions(Checked):
 
     def check(self) -> None:
         demand(self.tries >= 1, f"tries is {self.tries}; it must be at least 1")
+        demand(
+            self.job_tries >= 2, f"job_tries is {self.job_tries}; it must be at least 2: a job has several videos in work, and one kills it"
+        )
         for name, zero in (("batch_size", "what suits device and network"), ("workers", "one a processor")):
             demand(0 <= getattr(self, name) <= 4096, f"{name} is {getattr(self, name)}; it must be 0 ({zero}) or from 1 to 4096")
         demand(self.timeout_seconds > 0, f"timeout_seconds is {self.timeout_seconds}; it must be positive")

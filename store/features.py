@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from store.bulk import Order, RowReader, Rows
+    from store.claims import Claims
     from store.compact import Compaction
     from store.repair import Repair
     from store.verify import Problem
@@ -190,13 +191,18 @@ class FeatureStore:
         return {video_id: failure for video_id, failure in last.items() if video_id not in self._index}
 
     def writer(
-        self, part: str = "main", max_bytes: int = DEFAULT_MAX_BYTES, max_seconds: float = DEFAULT_MAX_SECONDS, once: bool = False
+        self,
+        part: str = "main",
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        max_seconds: float = DEFAULT_MAX_SECONDS,
+        once: bool = False,
+        claims: "Claims | None" = None,
     ) -> FeatureWriter:
         """A writer that publishes a shard whenever ``max_bytes`` of features or ``max_seconds`` of work have come together.
 
-        With ``once`` it leaves out what another writer has published meanwhile with equal features.
+        With ``once`` it leaves out what another writer has published meanwhile with equal features; it tells ``claims`` what is there.
         """
-        return FeatureWriter(self, part, max_bytes, max_seconds, once)
+        return FeatureWriter(self, part, max_bytes, max_seconds, once, claims)
 
     def refresh(self) -> None:
         """See what others have published, merged or repaired since; opens only files not seen before."""

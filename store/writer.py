@@ -16,6 +16,7 @@ from store.layout import Features, Level, checked, encode_id, levels_of
 from store.shard_writer import Entry, refused, write_shard
 
 if TYPE_CHECKING:
+    from store.claims import Claims
     from store.features import FeatureStore
 
 DEFAULT_MAX_BYTES = 64 * 2**20
@@ -30,10 +31,15 @@ class FeatureWriter:
     been added since the last publish is in memory. Leaving the ``with`` publishes, also when it is left by an error.
     """
 
-    def __init__(self, store: "FeatureStore", part: str, max_bytes: int, max_seconds: float, once: bool = False) -> None:
-        """With ``once``, what another writer has published meanwhile, with equal features, is not published again."""
+    def __init__(
+        self, store: "FeatureStore", part: str, max_bytes: int, max_seconds: float, once: bool = False, claims: "Claims | None" = None
+    ) -> None:
+        """With ``once``, what another writer has published meanwhile, with equal features, is not published again.
+
+        ``claims`` are told what is on the disk.
+        """
         self.store, self.part = store, safe_name(part, "part")
-        self.max_bytes, self.max_seconds, self._once = max_bytes, max_seconds, once
+        self.max_bytes, self.max_seconds, self._once, self._claims = max_bytes, max_seconds, once, claims
         self._pending: list[Entry] = []
         self._added: set[str] = set()
         self._oldest = 0.0  # when the first pending video was added, time.monotonic()
@@ -84,6 +90,7 @@ class FeatureWriter:
         except OSError as error:
             raise refused(folder, error, f"the failure of {video_id!r} is not recorded") from error
         self._failed_before.add(video_id)
+        self._settle([video_id])
 
     def publish_due(self) -> None:
         """Publish if 64 MB or 30 s of work have come together; for those who go on working without adding."""
@@ -98,11 +105,13 @@ class FeatureWriter:
         entries, self._pending = self._pending, []
         if not entries:
             return
+        ids = [entry.id for entry in entries]
         if self._once:
             self.store.refresh()
             entries = [entry for entry in entries if not self._is_there(entry)]
         if not entries:
             self._bytes = 0
+            self._settle(ids)
             return
         try:
             folder = self._folder("shards")
@@ -117,7 +126,12 @@ class FeatureWriter:
         self._serial += 1
         self._bytes = sum(entry.bytes for entry in self._pending)
         self._note_done(entries)
+        self._settle(ids)
         self.store.refresh()
+
+    def _settle(self, ids: list[str]) -> None:
+        if self._claims is not None:
+            self._claims.settle(ids)
 
     def _is_there(self, entry: Entry) -> bool:
         """Whether another writer has published the same meanwhile; other features of the same video are published, for `verify` to tell."""

@@ -1,26 +1,27 @@
 """Commands of batch jobs: ``jobs plan | submit | status | retry | logs | cancel``."""
 
 import json
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import chdir
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from extract.commands import extract_options, megabytes
+from extract.commands import extract_options
 from extract.jobs import slurm
 from extract.jobs.command_line import program, words
-from extract.jobs.plan import SUFFIX, Plan, load
+from extract.jobs.outlook_text import outlook_text
+from extract.jobs.plan import SUFFIX, Plan
 from extract.jobs.slurm import SlurmOptions
 from store.digest import to_plain
 from store.errors import PipelineError, SpecError
 from store.list_commands import list_options
 from store.options import resolve, spec_options
-from store.progress import duration
 from store.signals import stop_signals
 from store.spec_file import find_store
 from store.videos import VideoList
@@ -30,7 +31,19 @@ if TYPE_CHECKING:
 
 _STORE = click.Path(file_okay=False, path_type=Path)
 _LOG_BYTES = 20_000  # of one log, shown
+ONCE = ("--retry-failed",)  # words of a command that are for one submission: a retry of it would do failures again and again
 store_option = click.option("--store", type=_STORE, required=True, help="The store's folder, with or without its digest.")
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How a list is cut, and what is known of its pace; see ``extract.jobs.planning.make_plan``."""
+
+    parts: int
+    rate: float | None
+    timed: bool
+    at_once: int
+    least_cost: float = 0.0
 
 
 def planning_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,6 +54,9 @@ def planning_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "timed",
             default=True,
             help="Time a few videos here for the rate, unless --rate says it.",
+        ),
+        click.option(
+            "--such", type=click.IntRange(1), metavar="VIDEOS", help="Also say what so many videos like the outstanding ones would take."
         ),
         click.option("--rate", type=float, help="Clips a second of one task, as the summary of `extract` prints it."),
         click.option("--parts", type=click.IntRange(1), required=True, help="Number of parts, each a task of the array."),
@@ -57,18 +73,36 @@ def jobs() -> None:
 @jobs.command("plan")
 @extract_options
 @planning_options
+@click.option(
+    "--at-once",
+    type=click.IntRange(1),
+    default=SlurmOptions.at_once,
+    show_default=True,
+    help="Tasks that run at once, for the time it takes.",
+)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the plan, for `extract --plan`.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_context
-def plan(context: click.Context, parts: int, rate: float | None, timed: bool, output: Path | None, as_json: bool, **arguments: Any) -> None:
+def plan(
+    context: click.Context,
+    parts: int,
+    such: int | None,
+    rate: float | None,
+    timed: bool,
+    at_once: int,
+    output: Path | None,
+    as_json: bool,
+    **arguments: Any,
+) -> None:
     """Cut the outstanding part of LIST into parts of about equal work, and say what they will take. Takes the flags of `extract`."""
-    command = ("extract", *words(context, skip=("parts", "rate", "timed", "output", "as_json")))
+    command = ("extract", *words(context, skip=("parts", "such", "rate", "timed", "at_once", "output", "as_json")))
+    cutting = Cutting(parts, rate, timed, at_once)
     with stop_signals("stopping; nothing is planned") as stopped:
-        coming = _plan(asked(**arguments), parts, command, rate, timed, stopped)
+        coming = _plan(asked(**arguments), command, cutting, stopped)
     if output is not None and coming.plan is not None:
         coming.plan.save(output)
     plain = to_plain(replace(coming, plan=None))
-    click.echo(json.dumps(plain) if as_json else outlook_text(coming))
+    click.echo(json.dumps(plain) if as_json else outlook_text(coming, such))
     if output is not None:
         click.echo(f"wrote {output}" if coming.plan else "nothing is outstanding; no plan was written", err=True)
     context.exit(1 if coming.unreadable else 0)
@@ -83,6 +117,7 @@ def plan(context: click.Context, parts: int, rate: float | None, timed: bool, ou
 def submit(
     context: click.Context,
     parts: int,
+    such: int | None,
     rate: float | None,
     timed: bool,
     only_print: bool,
@@ -94,13 +129,16 @@ def submit(
     Videos that tasks of the same store are at already are left to them, so the same list may be submitted twice.
     """
     options = resolve(SlurmOptions, asked_slurm)
-    skip = {"parts", "rate", "timed", "only_print", *(_parameter(name) for name in vars(options))}
-    _submit(asked(**arguments), ("extract", *words(context, skip)), parts, rate, timed, options, only_print)
+    skip = {"parts", "such", "rate", "timed", "only_print", *(_parameter(name) for name in vars(options))}
+    cutting = Cutting(parts, rate, timed, options.at_once)
+    _submit(asked(**arguments), ("extract", *words(context, skip)), cutting, options, only_print, such)
 
 
 @jobs.command("retry")
 @click.argument("store", type=_STORE)
-@click.option("--parts", type=click.IntRange(1), help="Number of parts. [default: as before, less where less is left]")
+@click.option(
+    "--parts", type=click.IntRange(1), help="Number of parts. [default: as before; fewer where they would be smaller than before]"
+)
 @click.option("--retry-failed", is_flag=True, help="Also try videos again whose failure is recorded.")
 @click.option("--print", "only_print", is_flag=True, help="Write the plan and print a script for sbatch instead of submitting.")
 def retry(store: Path, parts: int | None, retry_failed: bool, only_print: bool) -> None:
@@ -110,12 +148,15 @@ def retry(store: Path, parts: int | None, retry_failed: bool, only_print: bool) 
     """
     from extract.jobs.status import newest_plan
 
-    old = load(newest_plan(find_store(store).absolute()))
-    command = old.command if not retry_failed or "--retry-failed" in old.command else (*old.command, "--retry-failed")
+    old = newest_plan(find_store(store).absolute())
+    if old is None:
+        raise SpecError(f"nothing was ever submitted for {store}; use `actioncache jobs submit`")
+    options = resolve(SlurmOptions, old.slurm or {})
+    least = 0.0 if parts else math.fsum(old.costs) / len(old.costs)
+    cutting = Cutting(parts or len(old.parts), None, False, options.at_once, least)
     with chdir(old.folder or "."):
-        options = resolve(SlurmOptions, old.slurm or {})
-        total = parts or len(old.parts)
-        _submit(parse(command), command, total, None, False, options, only_print)
+        command = (*old.command, *ONCE * retry_failed)
+        _submit(parse(command), command, cutting, options, only_print)
 
 
 @jobs.command("status")
@@ -125,19 +166,24 @@ def retry(store: Path, parts: int | None, retry_failed: bool, only_print: bool) 
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_context
 def status(context: click.Context, videos: VideoList, store: Path, watch: float | None, as_json: bool) -> None:
-    """Done, failed and outstanding videos of LIST, running tasks, rate and time left; exit code 3 while anything is outstanding."""
-    from extract.jobs.status import state, text
+    """Done, failed and outstanding videos of LIST, running tasks, rate and time left; exit code 3 while anything is outstanding.
+
+    Of jobs with a second stream (--and-preset) it tells both stores, whichever of them is given.
+    """
+    from extract.jobs.status import state, stores_with, text
     from store.features import FeatureStore
 
-    folder = find_store(store).absolute()
     while True:
-        tasks = _queue(folder)
-        found = state(videos, FeatureStore.open(folder), tasks)
-        click.echo(json.dumps({**to_plain(found), "tasks": [task._asdict() for task in tasks]}) if as_json else text(found, tasks))
-        if watch is None or found.complete:
+        folders = stores_with(find_store(store).absolute())
+        tasks = _queue(folders)
+        found = [state(videos, FeatureStore.open(folder), tasks) for folder in folders]
+        plain = [{**to_plain(each), "tasks": [task._asdict() for task in tasks]} for each in found]
+        click.echo(json.dumps(plain if len(plain) > 1 else plain[0]) if as_json else text(found, tasks))
+        complete = all(each.complete for each in found)
+        if watch is None or complete:
             break
         time.sleep(watch)
-    context.exit(3 if not found.complete else 1 if found.failed else 0)
+    context.exit(3 if not complete else 1 if any(each.failed for each in found) else 0)
 
 
 @jobs.command("logs")
@@ -145,7 +191,9 @@ def status(context: click.Context, videos: VideoList, store: Path, watch: float 
 @click.option("--task", metavar="JOB_INDEX", help="Only this one, e.g. 1234_5. [default: a line of each]")
 def logs(store: Path, task: str | None) -> None:
     """What the tasks of the jobs of STORE have said: the last line of each log, or the end of one."""
-    folder = slurm.logs_folder(find_store(store))
+    from extract.jobs.status import stores_with
+
+    folder = slurm.logs_folder(stores_with(find_store(store).absolute())[0])
     files = sorted(folder.glob("*_log.out"), key=lambda path: path.stat().st_mtime)
     if task is not None:
         files = [file for file in files if file.name.startswith(f"{task}_")]
@@ -162,8 +210,10 @@ def logs(store: Path, task: str | None) -> None:
 @click.argument("store", type=_STORE)
 def cancel(store: Path) -> None:
     """End all jobs of STORE; tasks publish what is complete first."""
-    folder = find_store(store).absolute()
-    found = sorted({task.job for task in slurm.queue(folder) if task.active})
+    from extract.jobs.status import stores_with
+
+    folders = stores_with(find_store(store).absolute())
+    found = sorted({task.job for task in slurm.queue(folders) if task.active})
     if found:
         slurm.cancel(found)
     click.echo(f"cancelled: {', '.join(found)}" if found else "no job of this store is in the queue")
@@ -188,59 +238,72 @@ def parse(command: tuple[str, ...]) -> "Asked":
     return found
 
 
-def _plan(
-    request: "Asked", parts: int, command: tuple[str, ...], rate: float | None, timed: bool, stopped: Callable[[], bool]
-) -> "Outlook":
+def _plan(request: "Asked", command: tuple[str, ...], cutting: Cutting, stopped: Callable[[], bool]) -> "Outlook":
     from extract.jobs.planning import check_rate, make_plan
     from extract.jobs.status import active_ids
 
-    check_rate(rate)
-    return make_plan(request, parts, command, rate, timed and rate is None, lambda store: active_ids(store, _queue(store)), stopped)
+    check_rate(cutting.rate)
+    coming = make_plan(
+        request,
+        cutting.parts,
+        tuple(word for word in command if word not in ONCE),
+        cutting.rate,
+        cutting.timed and cutting.rate is None,
+        lambda stores: active_ids(stores, _queue(stores)),
+        stopped,
+        cutting.at_once,
+        cutting.least_cost,
+    )
+    once = tuple(word for word in command if word in ONCE)
+    return replace(coming, plan=replace(coming.plan, once=once) if coming.plan else None)
 
 
 def _submit(
-    request: "Asked", command: tuple[str, ...], parts: int, rate: float | None, timed: bool, options: SlurmOptions, only_print: bool
+    request: "Asked", command: tuple[str, ...], cutting: Cutting, options: SlurmOptions, only_print: bool, such: int | None = None
 ) -> None:
-    from extract.jobs.planning import create_store
+    from extract.jobs.planning import create_stores
 
     with stop_signals("stopping; nothing is submitted") as stopped:
-        coming = _plan(request, parts, command, rate, timed, stopped)
-    click.echo(outlook_text(coming), err=True)
+        coming = _plan(request, command, cutting, stopped)
+    click.echo(outlook_text(coming, such), err=True)
     if coming.plan is None:
         click.echo("nothing is outstanding that is not in the queue already; nothing was submitted")
         return
-    create_store(request)
+    create_stores(request)
     chosen = replace(coming.plan, slurm=to_plain(options))
-    file = _plan_file(chosen)
-    chosen.save(file)
+    files = _plan_files(chosen)
+    for file in files:
+        chosen.save(file)
     if only_print:
         from extract.jobs.task import script
 
         slurm.logs_folder(Path(chosen.store)).mkdir(parents=True, exist_ok=True)
-        click.echo(script([*program(), *chosen.command], slurm.header(chosen, file, options), str(file), len(chosen.parts)), nl=False)
+        command = (*program(), *chosen.command, *chosen.once)
+        click.echo(script(command, slurm.header(chosen, files[0], options), str(files[0]), len(chosen.parts)), nl=False)
         return
     try:
-        job = slurm.submit(chosen, file, options, program())
+        job = slurm.submit(chosen, files[0], options, program())
     except PipelineError:
-        file.unlink()
+        for file in files:
+            file.unlink()
         raise
     click.echo(f"submitted job {job} with {len(chosen.parts)} tasks")
     click.echo(f"watch it with `actioncache jobs status LIST --store {chosen.store}`")
 
 
-def _plan_file(chosen: Plan) -> Path:
-    """A new file for it in the store's ``jobs``, named by time and process so that two never meet."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    return Path(chosen.store) / "jobs" / f"{stamp}-{os.getpid()}{SUFFIX}"
+def _plan_files(chosen: Plan) -> list[Path]:
+    """A new file for it in each store, named by time and process so that two never meet; the first store's is the one that counts."""
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}{SUFFIX}"
+    return [slurm.jobs_folder(Path(store)) / name for store in chosen.stores]
 
 
-def _queue(store: Path) -> list[slurm.TaskState]:
-    """The store's tasks; none, which is said, where Slurm is not there or does not answer.
+def _queue(stores: Sequence[Path]) -> list[slurm.TaskState]:
+    """The stores' tasks; none, which is said, where Slurm is not there or does not answer.
 
-    Videos that a task is at may then be done twice, which costs time and never a feature.
+    Videos that a task is at may then be planned twice; they are done once all the same (see ``store.claims``).
     """
     try:
-        return slurm.queue(store)
+        return slurm.queue(stores)
     except PipelineError as error:
         click.echo(f"note: the queue is not known: {str(error).splitlines()[0]}", err=True)
         return []
@@ -253,25 +316,3 @@ def _parameter(name: str) -> str:
 def _tail(file: Path) -> str:
     data = file.read_bytes()[-_LOG_BYTES:]
     return data.decode(errors="replace")
-
-
-def outlook_text(coming: "Outlook") -> str:
-    """What is to come, in words."""
-    lines = [
-        coming.store,
-        f"{coming.outstanding} outstanding, {coming.done} done, {coming.failed} failed before",
-        f"{coming.clips} clips from {coming.frames} frames" + ("" if coming.bytes is None else f", {megabytes(coming.bytes)} of features"),
-        f"{coming.parts} parts; the largest is {coming.imbalance:.2f} times the mean",
-    ]
-    if coming.hours is not None and coming.longest_hours is not None:
-        how = "timed on this machine" if coming.measured else "as given"
-        lines.append(
-            f"about {coming.hours:.2f} hours of one task or GPU in all ({coming.rate:.2f} clips/s, {how}); "
-            f"the longest part {duration(3600 * coming.longest_hours)}"
-        )
-    else:
-        lines.append("no hours: give --rate CLIPS_PER_SECOND, as the summary of `extract` on such a machine prints it, or --time-here")
-    shown = list(coming.unreadable.items())
-    lines += [f"unreadable {video}: {reason}" for video, reason in shown[:20]]
-    lines += [f"... and {len(shown) - 20} more" for _ in shown[20:21]]
-    return "\n".join(lines)

@@ -39,11 +39,12 @@ def cut(costs: Mapping[str, float], parts: int) -> list[list[str]]:
 class Plan:
     """What one submission is to do.
 
-    ``command`` are the arguments of ``actioncache`` that make a task, without its part; ``parts`` the ids of each part (part I of N is
-    ``parts[I - 1]``); ``seconds`` what each is expected to take, None where the rate is not known; ``costs`` the same in work units.
+    ``command`` are the arguments of ``actioncache`` that make a task, without its part; ``once`` more of them, which a retry does not
+    repeat. ``parts`` are the ids of each part (part I of N is ``parts[I - 1]``); ``seconds`` what each is expected to take, None where the
+    rate is not known; ``costs`` the same in work units.
     """
 
-    store: str  # the folder of the store
+    stores: tuple[str, ...]  # folders: one, or two that are filled in one pass; the first holds the plan's logs
     videos: str  # digest of the list's ids
     command: tuple[str, ...]
     parts: tuple[tuple[str, ...], ...]
@@ -51,7 +52,13 @@ class Plan:
     seconds: tuple[float, ...] | None = None
     folder: str = ""  # that the command's relative paths are relative to
     slurm: Mapping[str, Any] | None = None  # how it was submitted
+    once: tuple[str, ...] = ()
     format: int = FORMAT
+
+    @property
+    def store(self) -> str:
+        """The store by whose folder and name the submission goes."""
+        return self.stores[0]
 
     def ids(self, index: int) -> tuple[str, ...]:
         """The videos of part ``index``, counted from 1."""
@@ -73,19 +80,26 @@ def load(path: Path) -> Plan:
             raise SpecError(f"{path} has format {data['format']}; this version reads format {FORMAT}; make it anew with `jobs plan`")
         seconds = data["seconds"]
         return Plan(
-            str(data["store"]),
+            _texts(data["stores"]),
             str(data["videos"]),
-            tuple(map(str, data["command"])),
-            tuple(tuple(map(str, part)) for part in data["parts"]),
+            _texts(data["command"]),
+            tuple(_texts(part) for part in data["parts"]),
             tuple(map(float, data["costs"])),
             None if seconds is None else tuple(map(float, seconds)),
             str(data["folder"]),
             data["slurm"],
+            _texts(data["once"]),
         )
     except OSError as error:
         raise SpecError(f"plan {path} cannot be read: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise SpecError(f"{path} is no plan of `actioncache jobs plan` ({type(error).__name__}: {error})") from None
+
+
+def _texts(items: Any) -> tuple[str, ...]:
+    if not isinstance(items, list):
+        raise TypeError(f"a list was expected, not {items!r:.60}")
+    return tuple(map(str, items))
 
 
 def list_digest(videos: VideoList) -> str:

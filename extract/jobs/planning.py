@@ -1,17 +1,16 @@
 """From an extraction's arguments to a plan: the spec resolved, the outstanding videos probed, a few of them timed, all cut into parts."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from extract.dry_run import TIMED_VIDEOS, Coming, Forecast, forecast
-from extract.engine import worker_count
+from extract.dry_run import Coming, Forecast, forecast
+from extract.jobs.cost import Cost, makespan
 from extract.jobs.plan import Plan, cut, imbalance, list_digest
-from extract.jobs.probe import costs, probe
 from extract.prepare import prepare_wishes
 from extract.presets import store_name
+from extract.probe import Work, probe, sample
 from extract.run import outstanding
 from extract.spec import FeatureSpec, RunOptions
 from extract.wishes import Wish
@@ -21,6 +20,8 @@ from store.features import FeatureStore
 from store.videos import Video, VideoList
 
 START_SECONDS = 30.0  # of a task: Python, torch, the network, and the wait for its first frames
+FRAMES_A_CLIP = 200.0  # decoding so many frames counts as one clip more, where no rate has been measured
+UNREADABLE = 1.0  # clips' worth of work: a video that cannot be opened is still opened, and its failure recorded
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What is outstanding, what it takes, and the ``plan`` (None when nothing is outstanding)."""
+    """What is to be done, what it takes, and the ``plan`` (None when there is nothing). done + failed + queued + outstanding = the list."""
 
-    store: str
+    stores: tuple[str, ...]
     done: int
     failed: int
+    queued: int  # left to tasks that are in the queue
     outstanding: int
     clips: int
     frames: int
@@ -50,6 +52,9 @@ class Outlook:
     imbalance: float  # largest part as a multiple of the mean
     hours: float | None  # of all tasks together; GPU hours where each has a GPU
     longest_hours: float | None
+    at_once: int  # tasks
+    wall_hours: float | None  # with so many at once
+    cost: Cost | None  # of all that can be read, without the tasks' starts
     unreadable: dict[str, str] = field(default_factory=dict)
     plan: Plan | None = None
 
@@ -60,55 +65,71 @@ def make_plan(
     command: tuple[str, ...],
     rate: float | None = None,
     timed: bool = True,
-    busy: Callable[[Path], set[str]] = lambda store: set(),
+    busy: Callable[[Sequence[Path]], set[str]] = lambda stores: set(),
     stopped: Callable[[], bool] = lambda: False,
+    at_once: int = 1,
+    least_cost: float = 0.0,
 ) -> Outlook:
-    """Plan what is outstanding, less what ``busy(store)`` says others are at.
+    """Plan what is outstanding, less what ``busy(stores)`` says others are at, in ``parts`` parts; fewer where one would cost less than
+    ``least_cost``, as earlier plans' ``costs`` count.
 
     ``rate``: clips a second of one task, as the summary of ``extract`` prints it; else ``timed`` times a few videos here.
     """
     options = asked.options
     streams = [Coming(spec, backbone, None) for spec, backbone in prepare_wishes(asked.wanted, options)]
-    paths = [_place(asked, wish, stream.spec) for wish, stream in zip(asked.wanted, streams, strict=True)]
-    todo, known = _outstanding(asked, paths)
-    done = len(asked.videos) - len(todo) - len(known)
-    others = busy(paths[0])
-    todo = [video for video in todo if video.id not in others]
-    work, unreadable = probe(todo, [each.spec for each in streams], options, worker_count(options.workers, max(1, len(todo))), stopped)
+    paths = tuple(_place(asked, wish, stream.spec) for wish, stream in zip(asked.wanted, streams, strict=True))
+    left, known = _outstanding(asked, paths)
+    others = busy(paths)
+    todo = [video for video in left if video.id not in others]
+    work, unreadable = probe(todo, [each.spec for each in streams], options, stopped)
     each = costs(work, unreadable, (video.id for video in todo))
-    lists = cut(each, parts)
+    lists = cut(each, _fewer(parts, math.fsum(each.values()), least_cost))
     sums = tuple(math.fsum(each[key] for key in part) for part in lists)
-    clips, frames = (sum(item[place] for item in work.values()) for place in (0, 1))
-    chosen = _sample(work)
+    clips, frames = sum(item.all_clips for item in work.values()), sum(item.frames for item in work.values())
+    chosen = sample(work)
     seen = forecast(asked.videos.subset(chosen), streams, options, stopped) if timed and chosen else []
     speed = rate or _rate(seen)
-    seconds = tuple(START_SECONDS + cost * _a_unit(clips, sums) / speed for cost in sums) if speed else None
-    path = paths[0]
-    plan = Plan(str(path), list_digest(asked.videos), command, tuple(map(tuple, lists)), sums, seconds, str(Path.cwd())) if lists else None
+    seconds = tuple(START_SECONDS + cost * _a_unit(clips, sums) / speed for cost in sums) if speed and lists else None
+    size = _bytes(seen, clips)
+    stores = tuple(map(str, paths))
+    plan = Plan(stores, list_digest(asked.videos), command, tuple(map(tuple, lists)), sums, seconds, str(Path.cwd())) if lists else None
     return Outlook(
-        str(path),
-        done,
-        len(known),
-        len(todo),
-        clips,
-        frames,
-        _bytes(seen, clips),
-        speed,
-        rate is None and speed is not None,
-        len(lists),
-        imbalance(sums) if sums else 1.0,
-        sum(seconds) / 3600 if seconds else None,
-        max(seconds) / 3600 if seconds else None,
-        unreadable,
-        plan,
+        stores=stores,
+        done=len(asked.videos) - len(left) - len(known),
+        failed=len(known),
+        queued=len(left) - len(todo),
+        outstanding=len(todo),
+        clips=clips,
+        frames=frames,
+        bytes=size,
+        rate=speed,
+        measured=rate is None and speed is not None,
+        parts=len(lists),
+        imbalance=imbalance(sums) if sums else 1.0,
+        hours=sum(seconds) / 3600 if seconds else None,
+        longest_hours=max(seconds) / 3600 if seconds else None,
+        at_once=at_once,
+        wall_hours=makespan(seconds, at_once) / 3600 if seconds else None,
+        cost=Cost(len(work), clips, clips / speed / 3600 if speed else None, size) if work else None,
+        unreadable=unreadable,
+        plan=plan,
     )
 
 
-def create_store(asked: Asked) -> Path:
-    """Make the first store's folder, so that plans and logs have a place; returns it, absolute."""
-    spec, _ = prepare_wishes(asked.wanted, asked.options)[0]
-    wish = asked.wanted[0]
-    return FeatureStore.create(asked.out, wish.name or store_name(wish.preset), to_plain(spec)).path.absolute()
+def costs(work: Mapping[str, Work], unreadable: Iterable[str], order: Iterable[str]) -> dict[str, float]:
+    """Work of each video in clips, decoding included, in the order of ``order``."""
+    known = {key: each.all_clips + each.frames / FRAMES_A_CLIP for key, each in work.items()} | dict.fromkeys(unreadable, UNREADABLE)
+    return {key: known[key] for key in order if key in known}
+
+
+def _fewer(parts: int, cost: float, least: float) -> int:
+    return min(parts, max(1, math.ceil(cost / least))) if least > 0 else parts
+
+
+def create_stores(asked: Asked) -> None:
+    """Make the stores' folders, so that plans and logs have a place."""
+    for wish, (spec, _) in zip(asked.wanted, prepare_wishes(asked.wanted, asked.options), strict=True):
+        FeatureStore.create(asked.out, wish.name or store_name(wish.preset), to_plain(spec))
 
 
 def _place(asked: Asked, wish: Wish, spec: FeatureSpec) -> Path:
@@ -132,14 +153,6 @@ def check_rate(rate: float | None) -> None:
     """``SpecError`` for a rate that is none."""
     if rate is not None and not (math.isfinite(rate) and rate > 0):
         raise SpecError(f"rate is {rate}; it must be a positive number of clips a second, as the summary of `extract` prints it")
-
-
-def _sample(work: Mapping[str, Any]) -> list[str]:
-    """A few videos of all lengths."""
-    by_size = sorted(work, key=lambda key: work[key].frames)
-    return list(
-        dict.fromkeys(by_size[(2 * place + 1) * len(by_size) // (2 * TIMED_VIDEOS)] for place in range(TIMED_VIDEOS if by_size else 0))
-    )
 
 
 def _rate(seen: Sequence[Forecast]) -> float | None:

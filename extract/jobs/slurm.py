@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from extract.jobs.plan import Plan
+from extract.jobs.plan import SUFFIX, Plan
 from extract.jobs.task import ExtractPart
 from store.digest import Checked, demand, setting
 from store.errors import PipelineError
 
 STOP_SIGNAL = "USR1"  # what a task is sent before its time is up; submitit's own default is USR2
+ALL_CPUS = 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'  # since Slurm 22.05 srun takes one processor unless it is told
 REQUEUES = 1000  # a task goes on where it was, so its time may be up any number of times
 _QUEUE_FORMAT = "%i|%T|%M|%N|%k"
 _ACTIVE = frozenset({"PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "REQUEUED", "RESIZING", "STOPPED", "SIGNALING"})
@@ -70,7 +71,7 @@ class TaskState(NamedTuple):
     state: str  # RUNNING, PENDING, ...
     elapsed: str
     node: str
-    plan: str  # file name of the submission's plan, which is the job's comment
+    plan: str  # file of the submission's plan, which is the job's comment
 
     @property
     def active(self) -> bool:
@@ -94,9 +95,9 @@ def submit(plan: Plan, plan_file: Path, options: SlurmOptions, program: Sequence
         raise PipelineError("there is no sbatch here; run this on a machine of the cluster, or use --print and take the script there")
     store = Path(plan.store)
     executor = submitit.SlurmExecutor(folder=logs_folder(store), max_num_timeout=REQUEUES)
-    executor.update_parameters(**_parameters(options, job_name(store), plan_file.name))
-    count = len(plan.parts)
-    tasks = [ExtractPart(tuple(program), plan.command, str(plan_file), index, count, options.gpus) for index in range(1, count + 1)]
+    executor.update_parameters(**_parameters(options, job_name(store), str(plan_file)))
+    command, count = (*plan.command, *plan.once), len(plan.parts)
+    tasks = [ExtractPart(tuple(program), command, str(plan_file), index, count, options.gpus) for index in range(1, count + 1)]
     try:
         jobs = executor.submit_array(tasks)
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, subprocess.CalledProcessError) as error:
@@ -120,7 +121,7 @@ def _parameters(options: SlurmOptions, name: str, comment: str) -> dict[str, Any
         "array_parallelism": options.at_once,
         "stderr_to_stdout": True,
         "additional_parameters": dict(options.sbatch) or None,
-        "setup": [f"export SUBMITIT_PREEMPT_SIGNAL={STOP_SIGNAL}", *_import_path()],
+        "setup": [f"export SUBMITIT_PREEMPT_SIGNAL={STOP_SIGNAL}", ALL_CPUS, *_import_path()],
     }
     return {key: value for key, value in asked.items() if value is not None}
 
@@ -137,7 +138,7 @@ def header(plan: Plan, plan_file: Path, options: SlurmOptions) -> list[str]:
     """The #SBATCH lines of a script that is submitted by hand."""
     asked = {
         "job-name": job_name(Path(plan.store)),
-        "comment": plan_file.name,
+        "comment": str(plan_file),
         "array": f"0-{len(plan.parts) - 1}%{options.at_once}",
         "time": options.time,
         "cpus-per-task": options.cpus,
@@ -154,23 +155,37 @@ def header(plan: Plan, plan_file: Path, options: SlurmOptions) -> list[str]:
     return [f"#SBATCH --{key}={shlex.quote(str(value))}" for key, value in asked.items() if value != ""]
 
 
+def jobs_folder(store: Path) -> Path:
+    """Where a store's plans are."""
+    return store / "jobs"
+
+
 def logs_folder(store: Path) -> Path:
     """Where the tasks of a store's jobs write what they say."""
-    return store / "jobs" / "logs"
+    return jobs_folder(store) / "logs"
 
 
-def queue(store: Path) -> list[TaskState]:
-    """The tasks of this store's jobs that Slurm still knows; those of the last minutes that have ended, too.
+def queue(stores: Sequence[Path]) -> list[TaskState]:
+    """The tasks of these stores' jobs that Slurm still knows; those of the last minutes that have ended, too.
 
     ``PipelineError`` where there is no Slurm, or it does not answer.
     """
-    text = _run(["squeue", "--name", job_name(store), "--states", "all", "--array", "--noheader", "--format", _QUEUE_FORMAT])
-    return [task for line in text.splitlines() if (task := parse_task(line)) is not None]
+    names = ",".join(dict.fromkeys(map(job_name, stores)))
+    text = _run(["squeue", "--name", names, "--states", "all", "--array", "--noheader", "--format", _QUEUE_FORMAT])
+    return [task for line in text.splitlines() if (task := parse_task(line)) is not None and is_of(task, stores)]
+
+
+def is_of(task: TaskState, stores: Sequence[Path]) -> bool:
+    """Whether a task with these stores' name is theirs: not one of a store of the same name elsewhere."""
+    plan = Path(task.plan)
+    return not (plan.is_absolute() and task.plan.endswith(SUFFIX)) or plan.parent.resolve() in {
+        jobs_folder(store).resolve() for store in stores
+    }
 
 
 def parse_task(line: str) -> TaskState | None:
     """One line of ``squeue`` in our format; None for what is no task."""
-    cells = line.strip().split("|")
+    cells = line.strip().split("|", 4)
     if len(cells) != 5:
         return None
     job, _, index = cells[0].partition("_")

@@ -1,12 +1,12 @@
 """How far a list is: read from the store, the recorded failures and the scheduler's queue; nothing else is kept. Imports no torch."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from extract.jobs.plan import SUFFIX, Plan, load
-from extract.jobs.slurm import TaskState
+from extract.jobs.slurm import TaskState, jobs_folder
 from store.errors import SpecError
 from store.failures import Failure
 from store.features import FeatureStore
@@ -84,8 +84,8 @@ def publishing_rate(store: FeatureStore, now: float, window: float = RATE_SECOND
     return sum(count for _, count in recent[1:]) / (now - recent[0][0])
 
 
-def active_ids(store: Path, tasks: Iterable[TaskState]) -> set[str]:
-    """Videos of the parts that tasks in the queue are to do or are doing.
+def active_ids(stores: Collection[Path], tasks: Iterable[TaskState]) -> set[str]:
+    """Videos of the parts that tasks in the queue are to do, or are doing, for all of these stores.
 
     ``SpecError`` where an active task's plan cannot be read: nobody then knows what it does.
     """
@@ -94,39 +94,44 @@ def active_ids(store: Path, tasks: Iterable[TaskState]) -> set[str]:
     for task in tasks:
         if not task.active:
             continue
-        if not task.plan.endswith(SUFFIX) or "/" in task.plan:
+        if not task.plan.endswith(SUFFIX):
             raise SpecError(
                 f"job {task.job} of this store was not made by `jobs submit` (its comment is {task.plan!r}); wait for it, or scancel it"
             )
-        plan = plans.get(task.plan) or load(store / "jobs" / task.plan)
+        plan = plans.get(task.plan) or load(Path(task.plan))
         plans[task.plan] = plan
-        found |= set(plan.ids(task.place + 1))
+        if {str(store) for store in stores} <= set(plan.stores):
+            found |= set(plan.ids(task.place + 1))
     return found
 
 
-def newest_plan(store: Path) -> Path:
-    """The plan of the last submission; ``SpecError`` where there was none."""
-    plans = sorted((store / "jobs").glob(f"*{SUFFIX}"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-    if not plans:
-        raise SpecError(f"nothing was ever submitted for {store}; use `actioncache jobs submit`")
-    return plans[-1]
+def newest_plan(store: Path) -> Plan | None:
+    """The plan of the last submission that filled this store; None where there was none."""
+    plans = sorted(jobs_folder(store).glob(f"*{SUFFIX}"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    return load(plans[-1]) if plans else None
 
 
-def text(found: State, tasks: Sequence[TaskState], shown: int = 20) -> str:
-    """The state in words."""
-    lines = [
-        found.store,
-        f"{found.done} done, {len(found.failed)} failed, {len(found.outstanding)} outstanding, of {found.videos}",
-        f"{found.running} tasks running, {found.pending} waiting",
-    ]
-    if found.rate is not None and not found.complete:
-        left = found.seconds_left
-        lines.append(f"{60 * found.rate:.1f} videos/min lately" + (f", {duration(left)} left" if left is not None else ""))
-    lines += [f"task {task.job}_{task.place}  {task.state}  {task.elapsed}  {task.node}" for task in tasks if task.active][:shown]
-    lines += [f"failed {key} [{stage}]: {reason}" for key, (stage, reason) in list(found.failed.items())[:shown]]
-    if len(found.failed) > shown:
-        lines.append(f"... and {len(found.failed) - shown} more failures (--json has all)")
-    lines += [f"warning: {shard} cannot be used: {reason}; run `actioncache store repair`" for shard, reason in found.damaged.items()]
-    if found.outstanding and not found.running + found.pending:
+def stores_with(store: Path) -> list[Path]:
+    """This store and the one that the last submission fills in the same pass, the one whose jobs they are first."""
+    plan = newest_plan(store)
+    return [Path(each) for each in plan.stores] if plan else [store]
+
+
+def text(states: Sequence[State], tasks: Sequence[TaskState], shown: int = 20) -> str:
+    """The states of stores that are filled in one pass, and their tasks, in words."""
+    lines = []
+    for found in states:
+        lines += [found.store, f"{found.done} done, {len(found.failed)} failed, {len(found.outstanding)} outstanding, of {found.videos}"]
+        if found.rate is not None and not found.complete:
+            left = found.seconds_left
+            lines.append(f"{60 * found.rate:.1f} videos/min lately" + (f", {duration(left)} left" if left is not None else ""))
+        lines += [f"failed {key} [{stage}]: {reason}" for key, (stage, reason) in list(found.failed.items())[:shown]]
+        if len(found.failed) > shown:
+            lines.append(f"... and {len(found.failed) - shown} more failures (--json has all)")
+        lines += [f"warning: {shard} cannot be used: {reason}; run `actioncache store repair`" for shard, reason in found.damaged.items()]
+    active = [task for task in tasks if task.active]
+    lines.append(f"{states[0].running} tasks running, {states[0].pending} waiting")
+    lines += [f"task {task.job}_{task.place}  {task.state}  {task.elapsed}  {task.node}" for task in active[:shown]]
+    if not active and not all(found.complete for found in states):
         lines.append("nothing is running: `actioncache jobs retry` submits what is outstanding")
     return "\n".join(lines)

@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
 INTERRUPTED = 3  # exit code of a command that the same command resumes
+ERROR = 2  # of one that is not finished with recorded failures, which is 1
 
 
 @dataclass
@@ -39,21 +41,32 @@ class ExtractPart:
         signal.signal(signal.SIGTERM, self._forward)
         try:
             code = self._wait()
-        except Exception as error:  # the site refused to requeue this task, which submitit's signal handler tells by raising
-            print(f"not requeued: {error}; run `actioncache jobs retry`", file=sys.stderr, flush=True)
+        except Exception as error:  # out of submitit's signal handler, or a bug
             self._stop()
-            code = INTERRUPTED
+            code = self._tell(error)
         raise SystemExit(INTERRUPTED if code < 0 else code)
+
+    def _tell(self, error: Exception) -> int:
+        """Say why the task ends while its process did not; the exit code for that."""
+        from submitit.core.utils import UncompletedJobError
+
+        absent = isinstance(error, FileNotFoundError) and error.filename == "scontrol"
+        if absent or isinstance(error, UncompletedJobError | subprocess.SubprocessError):  # of submitit, or of the `scontrol` that it runs
+            print(f"not requeued: {error}; run `actioncache jobs retry`", file=sys.stderr, flush=True)
+            return INTERRUPTED
+        traceback.print_exception(error)
+        print("this task was ended by the error above; what is complete is published", file=sys.stderr, flush=True)
+        return ERROR
 
     def checkpoint(self) -> Any:
         """Before the time is up, or when the task is preempted: have what is complete published; submitit then requeues the task.
 
-        A part that is just done is not requeued but ends with its exit code.
+        A part that is just done, or that an error has ended, is not requeued but ends with its exit code.
         """
         from submitit.helpers import DelayedSubmission
 
         code = self._stop()
-        if code in (0, 1):
+        if code in (0, 1, ERROR):
             raise SystemExit(code)
         return DelayedSubmission(ExtractPart(self.program, self.command, self.plan_file, self.index, self.count, self.gpus))
 
@@ -89,6 +102,7 @@ def script(command: Sequence[str], header: Sequence[str], plan_file: str, count:
         [
             "#!/bin/bash",
             *header,
+            'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
             f"srun --unbuffered {line}",
             "code=$?",
             f'if [ "$code" -eq {INTERRUPTED} ]; then',

@@ -33,6 +33,9 @@ class LateRefusal:
     def refused(self, wait: bool = False) -> list[tuple[str, str]]:
         return [(self.bad, "too wide")] if wait else []
 
+    def flush(self) -> None:
+        pass
+
 
 def test_a_video_that_is_refused_late_counts_once(tmp_path: Path, encode_video: Encode) -> None:
     names = ("a.mp4", "b.mp4", "c.mp4")

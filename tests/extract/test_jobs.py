@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,9 @@ import numpy as np
 import pytest
 
 from extract.devices import Ended, device_names, joined
-from extract.jobs.plan import load
-from extract.jobs.slurm import SlurmOptions, TaskState, header, parse_task
-from extract.jobs.status import active_ids, newest_plan, publishing_rate, state
+from extract.jobs.plan import Plan, load
+from extract.jobs.slurm import SlurmOptions, TaskState, _parameters, header, is_of, parse_task
+from extract.jobs.status import active_ids, newest_plan, publishing_rate, state, stores_with
 from extract.jobs.task import ExtractPart, script
 from store.errors import Interrupted, PipelineError, SpecError
 from store.features import Features, FeatureStore
@@ -99,22 +100,36 @@ def test_the_rate_is_what_was_published_since_the_first_shard_of_the_window(tmp_
     assert publishing_rate(store, now=10_000.0) is None
 
 
-def plan_file(store: Path, name: str, parts: list[list[str]]) -> Path:
+def plan_file(store: Path, name: str, parts: list[list[str]], *beside: str) -> Path:
     path = store / "jobs" / name
-    path.parent.mkdir(exist_ok=True)
-    content = {"store": str(store), "videos": "", "command": ["extract"], "parts": parts, "costs": [1.0] * len(parts), "seconds": None}
-    path.write_text(json.dumps({**content, "folder": "", "slurm": None, "format": 1}))
+    Plan((str(store), *beside), "", ("extract",), tuple(map(tuple, parts)), (1.0,) * len(parts)).save(path)
     return path
 
 
 def test_what_active_tasks_are_at_is_known_from_their_plans(tmp_path: Path) -> None:
     store = make_store(tmp_path, ["a"]).path
-    plan_file(store, "1.plan.json", [["b"], ["c"], ["d"]])
-    tasks = [TaskState("5", index, what, "", "", "1.plan.json") for index, what in enumerate(["RUNNING", "FAILED", "PENDING"])]
-    assert active_ids(store, tasks) == {"b", "d"}
+    file = str(plan_file(store, "1.plan.json", [["b"], ["c"], ["d"]]))
+    tasks = [TaskState("5", index, what, "", "", file) for index, what in enumerate(["RUNNING", "FAILED", "PENDING"])]
+    assert active_ids([store], tasks) == {"b", "d"}
+    assert active_ids([store, tmp_path / "other"], tasks) == set()  # they fill one of the two
     with pytest.raises(SpecError, match="was not made by `jobs submit`"):
-        active_ids(store, [TaskState("6", 0, "RUNNING", "", "", "(null)")])
-    assert newest_plan(store).name == "1.plan.json"
+        active_ids([store], [TaskState("6", 0, "RUNNING", "", "", "(null)")])
+
+
+def test_tasks_of_a_store_of_the_same_name_elsewhere_are_not_its_own(tmp_path: Path) -> None:
+    ours, theirs = (make_store(tmp_path / name, ["a"]).path for name in ("ours", "theirs"))
+    assert ours.name == theirs.name
+    tasks = [TaskState("5", 0, "RUNNING", "", "", str(plan_file(store, "1.plan.json", [["b"]]))) for store in (ours, theirs)]
+    assert [is_of(task, [ours]) for task in tasks] == [True, False]
+    assert is_of(TaskState("6", 0, "RUNNING", "", "", "(null)"), [ours])  # nobody knows what it does
+
+
+def test_stores_of_one_pass_know_one_another(tmp_path: Path) -> None:
+    first, second = (make_store(tmp_path / name, ["a"]).path for name in ("first", "second"))
+    assert stores_with(second) == [second]
+    plan_file(first, "1.plan.json", [["b"]], str(second))
+    shutil.copytree(first / "jobs", second / "jobs")
+    assert stores_with(first) == stores_with(second) == [first, second]
 
 
 def test_a_task_runs_the_command_and_has_its_exit_code(tmp_path: Path) -> None:
@@ -157,6 +172,73 @@ def test_a_task_that_is_told_to_stop_while_it_waits_publishes_and_is_requeued(tm
     assert requeued[0].function == ExtractPart(task.program, task.command, "a.plan.json", 1, 1)
 
 
+def failing(error: Exception) -> ExtractPart:
+    """A task whose wait is broken off by ``error`` once, as by a signal handler."""
+
+    class Broken(ExtractPart):
+        told = False
+
+        def _wait(self) -> int:
+            if not self.told:
+                self.told = True
+                raise error
+            return super()._wait()
+
+    code = "import signal, sys, time; signal.signal(signal.SIGUSR1, lambda *_: sys.exit(3)); time.sleep(60)"
+    return Broken((sys.executable, "-c", code), (), "a.plan.json", 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (subprocess.CalledProcessError(1, ["scontrol", "requeue", "5_1"]), 3, "not requeued: Command"),
+        (FileNotFoundError(2, "No such file or directory", "scontrol"), 3, "not requeued: [Errno 2]"),
+        (RuntimeError("something else"), 2, "RuntimeError: something else\nthis task was ended by the error above"),
+    ],
+)
+def test_only_what_was_not_requeued_is_told_so(error: Exception, code: int, words: str, capfd: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            failing(error)()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == code
+    said = capfd.readouterr().err
+    assert words in said
+    assert ("not requeued" in said) == (code == 3)
+
+
+def test_steps_get_all_processors_of_their_task() -> None:
+    """Since Slurm 22.05 srun takes one, unless it is told."""
+    assert 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"' in _parameters(SlurmOptions(), "x", "a.plan.json")["setup"]
+    assert 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"' in script(["x"], [], "a.plan.json", 2).splitlines()
+
+
+def test_a_retry_of_failures_is_for_once(clips: Path, tmp_path: Path) -> None:
+    flags = [clips, *SETTINGS, "--out", tmp_path / "f", "--no-time-here", "--print"]
+    printed = run("jobs", "submit", *flags, "--parts", 3, "--retry-failed")
+    assert printed.returncode == 0, printed.stderr
+    (store,) = (tmp_path / "f").iterdir()
+    first = newest_plan(store)
+    assert first is not None
+    assert ("--retry-failed" in first.command, first.once) == (False, ("--retry-failed",))
+    assert "--retry-failed" in printed.stdout
+    with FeatureStore.open(store).writer("main") as writer:
+        for number in range(1, 9):
+            writer.fail(f"{number}.mp4", "decode", "is no video")
+    assert "--retry-failed" not in run("jobs", "retry", store, "--print").stdout
+    second = newest_plan(store)
+    assert second is not None
+    assert (second.parts, second.once) == ((("9.mp4",),), ())
+    both = run("jobs", "retry", store, "--print", "--retry-failed", "--parts", 2)
+    assert "--retry-failed" in both.stdout
+    assert "9 outstanding, 0 done, 0 failed before" in both.stderr
+    assert "--retry-failed" not in run("jobs", "retry", store, "--print").stdout
+    (store / "jobs").rename(tmp_path / "away")
+    assert "nothing was ever submitted for" in run("jobs", "retry", store).stderr
+
+
 def test_the_script_is_shell_and_quotes_what_needs_it(tmp_path: Path) -> None:
     command = ["/a b/python", "cli.py", "extract", "--name=it's"]
     text = script(command, ["#SBATCH --array=0-3%2"], "/x y/1.plan.json", 4)
@@ -173,6 +255,8 @@ def test_planning_submitting_by_script_and_extracting_the_parts(clips: Path, tmp
     assert (outlook["outstanding"], outlook["clips"], outlook["frames"], outlook["parts"]) == (9, 225, 225, 3)
     assert outlook["imbalance"] < 1.1
     assert outlook["hours"] == pytest.approx((3 * 30 + 22.5) / 3600)
+    assert outlook["cost"] == {"videos": 9, "clips": 225, "hours": pytest.approx(22.5 / 3600), "bytes": None}
+    assert outlook["longest_hours"] == outlook["wall_hours"]
     plan = load(tmp_path / "a.plan.json")
     assert sorted(name for part in plan.parts for name in part) == sorted(f"{number}.mp4" for number in range(1, 10))
     for index in (1, 2, 3):
@@ -219,15 +303,13 @@ def test_the_header_says_what_was_asked() -> None:
     lines = header(plan, Path("/f/x-1/jobs/a.plan.json"), SlurmOptions(partition="gpu", memory="32G", sbatch={"constraint": "a100|h100"}))
     assert "#SBATCH --partition=gpu" in lines
     assert "#SBATCH --array=0-1%64" in lines
-    assert "#SBATCH --comment=a.plan.json" in lines
+    assert "#SBATCH --comment=/f/x-1/jobs/a.plan.json" in lines
     assert "#SBATCH --signal=USR1@90" in lines
     assert "#SBATCH --constraint='a100|h100'" in lines
 
 
-def plan_like() -> Any:
-    from extract.jobs.plan import Plan
-
-    return Plan("/f/x-1", "", ("extract",), (("a",), ("b",)), (1.0, 1.0))
+def plan_like() -> Plan:
+    return Plan(("/f/x-1",), "", ("extract",), (("a",), ("b",)), (1.0, 1.0))
 
 
 def test_help_of_jobs_imports_no_torch() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from extract.jobs.cost import Cost, makespan
 from extract.jobs.plan import Plan, cut, imbalance, list_digest, load
 from extract.parts import choose_part, parse_part, slurm_part
 from store.errors import ListError, SpecError
@@ -17,7 +18,7 @@ VIDEOS = VideoList(tuple(Video(name, Path(name)) for name in IDS), ())
 
 
 def plan_of(*parts: tuple[str, ...]) -> Plan:
-    return Plan("/features/x-0", list_digest(VIDEOS), ("extract", "list.csv"), parts, tuple(float(len(part)) for part in parts))
+    return Plan(("/features/x-0",), list_digest(VIDEOS), ("extract", "list.csv"), parts, tuple(float(len(part)) for part in parts))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -53,6 +54,17 @@ def test_fewer_videos_than_parts_and_none_at_all() -> None:
 def test_imbalance_is_the_largest_over_the_mean() -> None:
     assert imbalance([1.0, 2.0, 3.0]) == 1.5
     assert imbalance([0.0, 0.0]) == 1.0
+
+
+def test_the_time_that_parts_take_at_once() -> None:
+    assert [makespan([3.0, 3.0, 2.0, 2.0, 2.0], at_once) for at_once in (1, 2, 3, 64)] == [12.0, 7.0, 5.0, 3.0]
+
+
+def test_the_cost_of_other_numbers_of_videos() -> None:
+    cost = Cost(60, 1500, 0.5, 6e6)
+    assert cost.of(1000).line() == "1,000 such videos: 25,000 clips, 8.33 hours of one task, 0.1 GB of features"
+    assert cost.of(6000).line(at_once=10).endswith(", 50 hours of one task, 0.6 GB of features; 5 h 00 min with 10 at once")
+    assert Cost(1, 2, None, None).of(2).line(64) == "2 such videos: 4 clips"
 
 
 def test_a_plan_comes_back_as_it_was_written(tmp_path: Path) -> None:

@@ -72,11 +72,12 @@ def test_a_script_is_not_run_again_by_its_workers(tmp_path: Path) -> None:
         "import pathlib, sys\n"
         "with open(sys.argv[0] + '.log', 'a') as log:\n"
         "    log.write('ran\\n')\n"
-        "from extract.decode import DecodeJob, Stream, promised_clips\n"
+        "from extract.decode import DecodeJob, Stream\n"
         "from extract.pool import WorkerPool\n"
+        "from extract.probe import promised_work\n"
         "from extract.spec import FeatureSpec\n"
         "jobs = {'v': DecodeJob(pathlib.Path('missing.mp4'), {0: Stream(FeatureSpec())})}\n"
-        "print(*WorkerPool(promised_clips, 1, 60.0).run(jobs.items()))\n"
+        "print(*WorkerPool(promised_work, 1, 60.0).run(jobs.items()))\n"
     )
     root = str(Path(__file__).parents[2])
     done = subprocess.run(

@@ -295,14 +295,47 @@ def test_shards_that_vanish_midway_are_done_again_by_the_next_run(videos: Path, 
     assert_whole(out, whole)
 
 
-def test_two_jobs_given_the_same_part_at_once(videos: Path, whole: FeatureStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", ["0", "1000"])
+def test_two_jobs_given_the_same_list_at_once_do_every_video_once(videos: Path, whole: FeatureStore, tmp_path: Path, seconds: str) -> None:
     out = tmp_path / "features"
-    jobs = [Extract(videos, out, "--publish-seconds", "0", "--part", "1/1") for _ in range(2)]
+    jobs = [Extract(videos, out, "--publish-seconds", seconds) for _ in range(2)]
     ended = [job.wait() for job in jobs]
     assert [job.code for job in ended] == [0, 0], ended
     assert all("0 failed, of 6" in job.stdout for job in ended)
+    assert sum(int(job.stdout.splitlines()[1].split()[0]) for job in ended) == VIDEOS, ended
     assert_whole(out, whole)
     assert sorted(opened(out).ids()) == sorted(whole.ids())
+    assert not (opened(out).path / "claims").exists()
+
+
+def killed_by(video_id: str) -> Callable[[], None]:
+    """Make a command's process be killed when it has the features of this video, as by a full memory."""
+
+    def prepare() -> None:
+        add = FeatureWriter.add
+
+        def deadly(self: FeatureWriter, key: str, *arguments: object) -> None:
+            add(self, key, *arguments)  # type: ignore[arg-type]
+            if key == video_id:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        FeatureWriter.add = deadly  # type: ignore[method-assign,assignment]
+
+    return prepare
+
+
+def test_a_video_that_kills_every_job_becomes_a_failure_and_its_neighbours_do_not(videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "features"
+    for _ in range(2):
+        assert extract(videos, out, "--job-tries", "2", prepare=killed_by("3.mp4")).code == -signal.SIGKILL
+    store = opened(out)
+    assert sorted(store.ids()) == [f"{number}.mp4" for number in range(VIDEOS) if number != 3]  # the second job did it last, and alone
+    ended = extract(videos, out, "--job-tries", "2", prepare=killed_by("3.mp4"))
+    assert ended.code == 1, ended.stderr
+    assert "failed 3.mp4 [job]: 2 jobs were killed while at it, the last (process " in ended.stdout
+    assert list(opened(out).failures()) == ["3.mp4"]
+    assert not (store.path / "claims").exists()
+    assert extract(videos, out, "--retry-failed").code == 0  # the tries begin anew
 
 
 @pytest.mark.parametrize("locking", ["FALSE", "TRUE"])

@@ -1,0 +1,170 @@
+"""The files of claims: what they are called, who holds one, whether that process lives. See ``store.claims``."""
+
+import fcntl
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+if TYPE_CHECKING:
+    from store.features import FeatureStore
+
+STALE_SECONDS = 120.0  # untouched for so long, and not locked: its process is dead, wherever it was
+GONE_SECONDS = 900.0  # untouched for so long, though locked: its machine is gone, and the file server does not know
+DIED = ".died"
+
+
+class Holder(NamedTuple):
+    """The process that a claim belongs to. ``boot`` is its machine, as it was started last: locks within one are beyond doubt."""
+
+    host: str
+    process: int
+    boot: str
+
+    @classmethod
+    def here(cls) -> "Holder":
+        """This process."""
+        try:
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        except OSError:
+            boot = ""
+        return cls(socket.gethostname(), os.getpid(), boot)
+
+    @classmethod
+    def read(cls, descriptor: int) -> "Holder":
+        """Of an open claim; of one that cannot be read, nobody."""
+        try:
+            found = json.loads(os.pread(descriptor, 4096, 0))
+            return cls(str(found["host"]), int(found["process"]), str(found["boot"]))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return cls("an unknown machine", 0, "")
+
+    def __str__(self) -> str:
+        return f"process {self.process} of {self.host}"
+
+
+@dataclass
+class Found:
+    """A claim that was there, open. While its ``with`` lasts no other process takes it for dead, too."""
+
+    path: Path
+    descriptor: int
+    holder: Holder
+    alive: bool
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        os.close(self.descriptor)
+
+    def remove(self) -> None:
+        """A dead one that says nothing any more."""
+        if is_same_file(self.path, self.descriptor):
+            self.path.unlink(missing_ok=True)
+
+
+def name_of(video_id: str) -> str:
+    """The name of a video's claim: any id, as a short safe name."""
+    return hashlib.sha256(video_id.encode()).hexdigest()[:32]
+
+
+def look(path: Path, now: float) -> Found | None:
+    """The claim at ``path`` and whether its process lives; None where there is none. ``now`` is the file system's time."""
+    try:
+        descriptor = _open(path)
+    except FileNotFoundError:
+        return None
+    try:
+        free = _lock(descriptor)
+        holder = Holder.read(descriptor)
+        age = now - os.fstat(descriptor).st_mtime
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if free and holder.boot and holder.boot == Holder.here().boot:
+        return Found(path, descriptor, holder, alive=False)
+    return Found(path, descriptor, holder, alive=age <= (GONE_SECONDS if free is False else STALE_SECONDS))
+
+
+def is_same_file(path: Path, descriptor: int) -> bool:
+    """Whether ``path`` is a link to an open file."""
+    try:
+        there, here = path.stat(), os.fstat(descriptor)
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+
+def bury(found: Found) -> None:
+    """Turn a dead process's claim into the note that it died at this video."""
+    number = len(deaths_of(found.path)) + 1
+    with suppress(FileNotFoundError):  # another process was faster, on a file system without locks
+        if is_same_file(found.path, found.descriptor):
+            found.path.rename(_death(found.path, number))
+
+
+def deaths_of(path: Path) -> tuple[Holder, ...]:
+    """The processes that died while the claim at ``path`` was theirs, oldest first."""
+    found = []
+    for note in _notes(path):
+        with suppress(FileNotFoundError):  # done meanwhile
+            descriptor = _open(note)
+            found.append(Holder.read(descriptor))
+            os.close(descriptor)
+    return tuple(found)
+
+
+def remove_deaths(path: Path) -> None:
+    """Forget them: the video is done, or its failure is recorded."""
+    for note in list(_notes(path)):
+        with suppress(OSError):
+            note.unlink()
+
+
+def sweep(folder: Path, store: "FeatureStore", now: float) -> None:
+    """Remove what dead processes left of videos that are in the store."""
+    names = [path.name.partition(".")[0] for path in folder.iterdir()]
+    left = set(names) & {name_of(video_id) for video_id in store.ids()} if names else set()
+    for path in (folder / name for name in left):
+        remove_deaths(path)
+        found = look(path, now)
+        if found is not None:
+            with found:
+                if not found.alive:
+                    found.remove()
+
+
+def _notes(path: Path) -> Iterator[Path]:
+    number = 1
+    while (note := _death(path, number)).exists():
+        yield note
+        number += 1
+
+
+def _death(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}{DIED}{number}")
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR)  # over NFS only who may write can lock
+    except PermissionError:
+        return os.open(path, os.O_RDONLY)
+
+
+def _lock(descriptor: int) -> bool | None:
+    """True: it was free and is locked now; False: somebody has it; None: there are no locks here."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True

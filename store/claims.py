@@ -1,0 +1,216 @@
+"""Who is at which video: claims that processes which share a list see of one another, and that tell of a process that was killed.
+
+A claim is a hard link, in the store's folder ``claims``, to a file that its process keeps locked and touches every few seconds. Making a
+link is one atomic step, on network file systems too; one lock and one touch serve all claims of a process; and both end with it, whatever
+ends it. Nothing depends on claims but that work is done once: where a file system has no hard links, there are none.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+from store.claim_files import Holder, bury, deaths_of, is_same_file, look, name_of, remove_deaths, sweep
+from store.errors import PipelineError
+from store.failures import Failure
+from store.files import PARTIAL_SUFFIX
+
+if TYPE_CHECKING:
+    from store.features import FeatureStore
+
+FOLDER = "claims"
+OWNER = "owner-"
+HEARTBEAT_SECONDS = 10.0
+LOOK_SECONDS = 30.0  # what others have published is known at least so lately
+LINGER_SECONDS = 120.0  # a claim outlives the publishing by so long: longer than others, and a network disk's caches, may not see the shard
+ROUNDS = 20  # claims that vanish again and again while they are looked at
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is to be done about a video: it is ``mine`` now, or ``others`` are at it, or it is ``done`` or ``failed`` already.
+
+    ``deaths``: processes that were killed while the video was theirs, oldest first. ``holder``: who else is at it.
+    """
+
+    state: Literal["mine", "others", "done", "failed"]
+    deaths: tuple[Holder, ...] = ()
+    holder: Holder | None = None
+    failure: Failure | None = None
+
+
+MINE = Claim("mine")
+
+
+class Claims:
+    """The claims of one process on the videos of one store. Leaving the ``with`` gives back what was not done.
+
+    An error that is no ``PipelineError`` or ``OSError`` keeps them, as a kill would: it may be a video's doing.
+    """
+
+    def __init__(self, store: "FeatureStore") -> None:
+        self._store, self._folder = store, store.path / FOLDER
+        self._failed_before = store.failures()
+        self._failed_since: dict[str, Failure] = {}
+        self._held: dict[str, bool] = {}  # id -> whether somebody died at it before
+        self._lingering: list[tuple[float, Path]] = []  # when, by time.monotonic, and which claim
+        self._looked = float("-inf")
+        self._descriptor = -1
+        self._owner = self._folder / f"{OWNER}{secrets.token_hex(8)}"
+        self._lock = threading.Lock()  # of what the heart's thread and the writer's touch, too
+        self._ended = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="claims", daemon=True)
+        self.trouble = ""  # why there are no claims, in words
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._ended.set()
+        if self._descriptor < 0:
+            return
+        if self._heart.is_alive():
+            self._heart.join()
+        with suppress(OSError):
+            self._leave(graceful=error is None or isinstance(error, PipelineError | OSError | KeyboardInterrupt))
+        os.close(self._descriptor)
+
+    def take(self, video_id: str) -> Claim:
+        """Claim a video whose turn it is. ``mine`` is to be ended by ``settle``, ``give_back`` or leaving."""
+        if self.trouble:
+            return MINE
+        try:
+            self._begin()
+            return self._take(video_id, self._folder / name_of(video_id))
+        except OSError as error:  # no hard links here, or a disk that refuses, of which the writer will tell more
+            self.trouble = error.strerror or str(error)
+            return MINE
+
+    def give_back(self, video_id: str) -> None:
+        """Let others take a video that was not begun."""
+        with self._lock:
+            held = self._held.pop(video_id, None)
+        if held is not None:
+            self._unlink(self._folder / name_of(video_id))
+
+    def settle(self, video_ids: Iterable[str]) -> None:
+        """These are published, or their failures recorded: nobody needs to do them; what was known of deaths is forgotten."""
+        for video_id in video_ids:
+            path = self._folder / name_of(video_id)
+            with self._lock:
+                died = self._held.pop(video_id, None)
+                if died is not None:
+                    self._lingering.append((time.monotonic(), path))
+            if died:
+                remove_deaths(path)
+
+    def _begin(self) -> None:
+        if self._descriptor >= 0:
+            return
+        aside = self._owner.with_name(f".{self._owner.name}{PARTIAL_SUFFIX}")  # nobody looks at it before it is locked
+        for attempt in range(3):
+            try:
+                self._folder.mkdir(exist_ok=True)
+                self._descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+                break
+            except FileNotFoundError:  # the folder was empty, and another process that ended took it away
+                if attempt == 2:
+                    raise
+        with suppress(OSError):  # a file system without locks: the touches tell
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.write(self._descriptor, json.dumps(Holder.here()._asdict()).encode())
+        aside.rename(self._owner)
+        self._heart.start()
+
+    def _take(self, video_id: str, path: Path) -> Claim:
+        for _ in range(ROUNDS):
+            if self._link(path):
+                return self._mine(video_id, path)
+            found = look(path, self._now())
+            if found is None:
+                continue
+            with found:
+                if found.alive:
+                    return Claim("others", holder=found.holder)
+                self._look_around()
+                if video_id in self._store or video_id in self._failed_since:
+                    found.remove()
+                else:
+                    bury(found)
+        return Claim("others")
+
+    def _mine(self, video_id: str, path: Path) -> Claim:
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._look_around()
+        if video_id in self._store or video_id in self._failed_since:
+            path.unlink()
+            return Claim("done") if video_id in self._store else Claim("failed", failure=self._failed_since[video_id])
+        deaths = deaths_of(path)
+        with self._lock:
+            self._held[video_id] = bool(deaths)
+        return Claim("mine", deaths)
+
+    def _link(self, path: Path) -> bool:
+        try:
+            os.link(self._owner, path)
+        except FileExistsError:
+            return is_same_file(path, self._descriptor)  # over a network a link may be made, and the answer lost
+        return True
+
+    def _look_around(self) -> None:
+        """What others have published, or recorded as failed, since this process began."""
+        self._looked = time.monotonic()
+        self._store.refresh()
+        now = self._store.failures()
+        self._failed_since = {key: failure for key, failure in now.items() if failure != self._failed_before.get(key)}
+
+    def _now(self) -> float:
+        """The file system's time, which is the one that claims have."""
+        os.utime(self._descriptor)
+        return os.fstat(self._descriptor).st_mtime
+
+    def _beat(self) -> None:
+        while not self._ended.wait(HEARTBEAT_SECONDS):
+            with suppress(OSError):  # a disk that does not answer: others may take us for dead, and do a video twice
+                os.utime(self._descriptor)
+                self._release(time.monotonic() - LINGER_SECONDS)
+
+    def _release(self, before: float) -> None:
+        with self._lock:
+            old = [path for when, path in self._lingering if when <= before]
+            self._lingering = [pair for pair in self._lingering if pair[0] > before]
+        for path in old:
+            self._unlink(path)
+
+    def _unlink(self, path: Path) -> None:
+        with suppress(OSError):  # gone: somebody took us for dead
+            if is_same_file(path, self._descriptor):
+                path.unlink()
+
+    def _leave(self, graceful: bool) -> None:
+        for video_id in list(self._held) if graceful else ():
+            self.give_back(video_id)
+        self._owner.unlink()
+        if any(self._is_alive(path) for path in self._folder.glob(f"{OWNER}*")):
+            return  # who may not have seen yet what was published last; the last one to leave sweeps
+        self._release(float("inf"))
+        sweep(self._folder, self._store, self._now())
+        with suppress(OSError):  # somebody's claim is in it
+            self._folder.rmdir()
+
+    def _is_alive(self, owner: Path) -> bool:
+        found = look(owner, self._now())
+        if found is None:
+            return False
+        with found:
+            if not found.alive:
+                found.remove()
+            return found.alive
