@@ -78,11 +78,10 @@ def name_of(video_id: str) -> str:
 def look(path: Path, now: float) -> Found | None:
     """The claim at ``path`` and whether its process lives; None where there is none. ``now`` is the file system's time."""
     try:
-        descriptor = _open(path)
+        descriptor, free = open_locked(path)
     except FileNotFoundError:
         return None
     try:
-        free = _lock(descriptor)
         holder = Holder.read(descriptor)
         age = now - os.fstat(descriptor).st_mtime
     except BaseException:
@@ -115,7 +114,7 @@ def deaths_of(path: Path) -> tuple[Holder, ...]:
     found = []
     for note in _notes(path):
         with suppress(FileNotFoundError):  # done meanwhile
-            descriptor = _open(note)
+            descriptor = os.open(note, os.O_RDONLY)
             found.append(Holder.read(descriptor))
             os.close(descriptor)
     return tuple(found)
@@ -152,11 +151,21 @@ def _death(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}{DIED}{number}")
 
 
-def _open(path: Path) -> int:
+def open_locked(path: Path) -> tuple[int, bool | None]:
+    """The file, open, and whether it is locked by this now: False where somebody else has it, None where there are no locks.
+
+    Open for reading where that will do, so that nobody is in the way of a disk that is made read-only; NFS locks only what may be written.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    free = _lock(descriptor)
+    if free is not None:
+        return descriptor, free
     try:
-        return os.open(path, os.O_RDWR)  # over NFS only who may write can lock
-    except PermissionError:
-        return os.open(path, os.O_RDONLY)
+        second = os.open(path, os.O_RDWR)
+    except OSError:
+        return descriptor, None
+    os.close(descriptor)
+    return second, _lock(second)
 
 
 def _lock(descriptor: int) -> bool | None:

@@ -5,7 +5,6 @@ link is one atomic step, on network file systems too; one lock and one touch ser
 ends it. Nothing depends on claims but that work is done once: where a file system has no hard links, there are none.
 """
 
-import fcntl
 import json
 import os
 import secrets
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from store.claim_files import Holder, bury, deaths_of, is_same_file, look, name_of, remove_deaths, sweep
+from store.claim_files import Holder, bury, deaths_of, is_same_file, look, name_of, open_locked, remove_deaths, sweep
 from store.errors import PipelineError
 from store.failures import Failure
 from store.files import PARTIAL_SUFFIX
@@ -30,6 +29,7 @@ FOLDER = "claims"
 OWNER = "owner-"
 HEARTBEAT_SECONDS = 10.0
 LOOK_SECONDS = 30.0  # what others have published is known at least so lately
+GLANCE_SECONDS = 1.0  # the same, where somebody else is known to be at work
 LINGER_SECONDS = 120.0  # a claim outlives the publishing by so long: longer than others, and a network disk's caches, may not see the shard
 ROUNDS = 20  # claims that vanish again and again while they are looked at
 
@@ -119,14 +119,12 @@ class Claims:
         for attempt in range(3):
             try:
                 self._folder.mkdir(exist_ok=True)
-                self._descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+                aside.write_text(json.dumps(Holder.here()._asdict()))
+                self._descriptor, _ = open_locked(aside)
                 break
             except FileNotFoundError:  # the folder was empty, and another process that ended took it away
                 if attempt == 2:
                     raise
-        with suppress(OSError):  # a file system without locks: the touches tell
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.write(self._descriptor, json.dumps(Holder.here()._asdict()).encode())
         aside.rename(self._owner)
         self._heart.start()
 
@@ -138,21 +136,25 @@ class Claims:
             if found is None:
                 continue
             with found:
+                self._look_around(GLANCE_SECONDS if found.alive else 0.0)
+                if ended := self._ended_by_others(video_id):  # their claims stay for a while
+                    return ended
                 if found.alive:
                     return Claim("others", holder=found.holder)
-                self._look_around()
-                if video_id in self._store or video_id in self._failed_since:
-                    found.remove()
-                else:
-                    bury(found)
+                bury(found)
         return Claim("others")
 
+    def _ended_by_others(self, video_id: str) -> Claim | None:
+        if video_id in self._store:
+            return Claim("done")
+        failure = self._failed_since.get(video_id)
+        return Claim("failed", failure=failure) if failure else None
+
     def _mine(self, video_id: str, path: Path) -> Claim:
-        if time.monotonic() - self._looked > LOOK_SECONDS:
-            self._look_around()
-        if video_id in self._store or video_id in self._failed_since:
+        self._look_around(LOOK_SECONDS)
+        if ended := self._ended_by_others(video_id):
             path.unlink()
-            return Claim("done") if video_id in self._store else Claim("failed", failure=self._failed_since[video_id])
+            return ended
         deaths = deaths_of(path)
         with self._lock:
             self._held[video_id] = bool(deaths)
@@ -165,8 +167,10 @@ class Claims:
             return is_same_file(path, self._descriptor)  # over a network a link may be made, and the answer lost
         return True
 
-    def _look_around(self) -> None:
+    def _look_around(self, at_most_every: float) -> None:
         """What others have published, or recorded as failed, since this process began."""
+        if time.monotonic() - self._looked < at_most_every:
+            return
         self._looked = time.monotonic()
         self._store.refresh()
         now = self._store.failures()

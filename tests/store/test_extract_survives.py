@@ -328,10 +328,10 @@ def test_a_video_that_kills_every_job_becomes_a_failure_and_its_neighbours_do_no
     out = tmp_path / "features"
     for _ in range(2):
         assert extract(videos, out, "--job-tries", "2", prepare=killed_by("3.mp4")).code == -signal.SIGKILL
-    store = opened(out)
-    assert sorted(store.ids()) == [f"{number}.mp4" for number in range(VIDEOS) if number != 3]  # the second job did it last, and alone
     ended = extract(videos, out, "--job-tries", "2", prepare=killed_by("3.mp4"))
     assert ended.code == 1, ended.stderr
+    store = opened(out)
+    assert sorted(store.ids()) == [f"{number}.mp4" for number in range(VIDEOS) if number != 3]
     assert "failed 3.mp4 [job]: 2 jobs were killed while at it, the last (process " in ended.stdout
     assert list(opened(out).failures()) == ["3.mp4"]
     assert not (store.path / "claims").exists()
