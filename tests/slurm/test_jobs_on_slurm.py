@@ -38,8 +38,8 @@ if "extract" in sys.argv or "spawn_main" in " ".join(sys.orig_argv):
             os.kill(os.getpid(), signal.SIGSEGV)
         if "hangs" in str(file):
             time.sleep(10**6)
-        if "kills" in str(file):
-            os.kill(os.getppid(), signal.SIGKILL)
+        if "kills" in str(file) and b"jobs" not in open(f"/proc/{os.getppid()}/cmdline", "rb").read().split(b"\\0"):
+            os.kill(os.getppid(), signal.SIGKILL)  # of a task, not of what plans it
             time.sleep(10**6)
         return real(file, *arguments, **options)
     av.open = opened
