@@ -2,7 +2,7 @@
 
 The whole: decode workers, DIS, both networks, two stores on the disk. Against it: the bare forward passes of both networks, as many and of
 the same size, over prepared tensors, and the bare DIS of the same pairs on one thread. Also against the two commands one after another.
-On CUDA where there is one. `python benchmarks/flow_two_streams.py VIDEOS` takes another number of videos; with few the start counts for more.
+On CUDA where there is one. `python benchmarks/flow_two_streams.py VIDEOS` takes another number of videos; with few the start counts more.
 """
 
 import sys
