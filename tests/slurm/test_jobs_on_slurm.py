@@ -78,8 +78,10 @@ class Cluster:
         return next((state for name, state in self.tasks() if name == task), "")
 
     def ended(self) -> bool:
-        """Whether no task runs or waits."""
-        return not any(state in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "CONFIGURING") for _, state in self.tasks())
+        """Whether no task runs or waits; a queue that does not answer says nothing."""
+        return bool(tasks := self.tasks()) and not any(
+            state in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "CONFIGURING") for _, state in tasks
+        )
 
     def process(self, part: str) -> int:
         """The process that extracts one part."""
