@@ -31,7 +31,7 @@ from store.videos import write_csv
 VIDEOS, PRESET = 48, "mobilenet-rgb"
 UT_INTERACTION = ("videos/ut_interaction/set1/*.avi",)
 WEIGHTS = str(MOBILENET_WEIGHTS) if MOBILENET_WEIGHTS.is_file() else "random:0"
-LOOP_SECONDS, READY_SECONDS = 4.0, 8.0
+LOOP_SECONDS, READY_SECONDS = 3.0, 7.0
 
 
 def main() -> None:
