@@ -1,6 +1,7 @@
 """Where settings are trained: processes of this machine, or the workers of a Dask or Ray cluster, all through joblib. No torch."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
@@ -45,6 +46,6 @@ def _connect_ray(address: str) -> Any:
         raise SpecError("backend ray needs the package ray; install it with: pip install 'actioncache[ray]'") from None
     register_ray()
     try:
-        return ray.init(address=address or None, log_to_driver=False, logging_level="error", include_dashboard=False)
+        return ray.init(address=address or None, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     except (ConnectionError, ValueError) as error:
         raise SpecError(f"no Ray cluster answers at {address}: {error}; start one with `ray start --head`") from None

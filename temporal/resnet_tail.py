@@ -27,7 +27,7 @@ class Tail(nn.Module):
         blocks = [getattr(network, f"layer{number}") for number in BLOCKS]
         enters = {block[0].conv1.in_channels: number for number, block in zip(BLOCKS, blocks, strict=True)}
         if backbone in ("resnet18", "resnet34"):
-            enters[64] = 2  # the stem's and block 1's maps have 64 channels; block 1's are the ones that can be extracted
+            enters[64] = 2  # the stem's and block 1's maps are alike in shape; those of block 1 are meant
         if channels not in enters:
             known = ", ".join(f"{width} (enters block {number})" for width, number in enters.items())
             raise SpecError(

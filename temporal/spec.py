@@ -51,6 +51,14 @@ class SequenceSpec(Checked):
         )
 
 
+class _Params(dict[str, Value]):
+    """Settings of the head ``of``, every one with its value."""
+
+    def __init__(self, of: str, values: dict[str, Value]) -> None:
+        super().__init__(values)
+        self.of = of
+
+
 @dataclass(frozen=True)
 class HeadSpec(Checked):
     """From a sequence to class scores; `actioncache heads` tells of each head and its own settings."""
@@ -65,9 +73,14 @@ class HeadSpec(Checked):
     dropout: float = setting(0.5, "dropout on the input of the classifier while training")
     weights: str = setting("", "identity of the pretrained weights, filled in from --head-weights: sha256:<digits>")
 
+    def __post_init__(self) -> None:
+        if isinstance(self.params, _Params) and self.params.of != self.name:  # replace(spec, name=...) hands on those of another head
+            object.__setattr__(self, "params", {})
+        super().__post_init__()
+
     def check(self) -> None:
         info = head_info(self.name)
-        object.__setattr__(self, "params", info.resolve(self.params))  # with defaults, so that they are in the digest
+        object.__setattr__(self, "params", _Params(self.name, info.resolve(self.params)))  # with defaults, so that they are in the digest
         demand(info.weights or not self.weights, f"head {self.name} takes no pretrained weights; leave --head-weights out")
         for name in ("hidden", "layers"):
             demand(getattr(self, name) >= 1, f"head.{name} is {getattr(self, name)}; it must be at least 1")

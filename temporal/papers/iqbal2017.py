@@ -9,7 +9,8 @@ TABLE_1 = {
     ("block2", "mean"): (0.431, 0.434), ("block2", "gru"): (0.440, 0.493),
 }  # fmt: skip
 HEADS = {"mean": "average pooling", "gru": "GRU, 128 units"}
-ENTERS = {"block2": "block1.map", "block4_mid": "block3.map", "block4_end": "block3.map"}  # the level that enters the block of a position
+# The level that enters the block of a position.
+ENTERS = {"block1": "stem.map", "block2": "block1.map", "block4_mid": "block3.map", "block4_end": "block3.map"}
 BLOCK4_UNITS = 3  # of ResNet-50; more skips than that begin in block 3, which block 2's maps enter
 POSITIONS = {"block1": 0.265, "block2": 0.234, "block4_mid": 0.231, "block4_end": 0.219}
 KINDS = {"identity": 0.197, "linear": 0.219, "nonlinear": 0.210}
@@ -39,9 +40,7 @@ def _baselines(facts: Facts) -> Table:
     return Table("Table 1", "Average pooling and GRU on cached features", said, ("features", "head", "Z-norm"), tuple(lines))
 
 
-def _skips(facts: Facts, position: str, kind: str, skips: int) -> Train | str:
-    if position not in ENTERS:
-        return "needs the maps that enter block 1 (the stem's), which no network of this project gives out"
+def _skips(facts: Facts, position: str, kind: str, skips: int) -> Train:
     level = "block2.map" if position == "block4_end" and skips > BLOCK4_UNITS else ENTERS[position]
     params = {"skip": kind, "position": position, "skips": skips}
     varied = {"head.name": "recurrent_residual", "sequence.window": skips + 1, "sequence.stride": skips + 1}
@@ -84,7 +83,8 @@ PAPER = Paper(
     "Iqbal, Richard, Kuehne, Gall: Recurrent Residual Learning for Action Recognition (2017)",
     {
         "levels": "features after blocks 2, 3 and 4 of ResNet-50: preset resnet50-every10",
-        "maps": "feature maps of ResNet-50: preset resnet50-maps (block3.map); block1.map for Block2, block2.map for context 5",
+        "maps": "feature maps of ResNet-50: preset resnet50-maps (block3.map); stem.map for Block1, block1.map for Block2, block2.map for "
+        "context 5",
     },
     {},
     {},

@@ -86,8 +86,20 @@ def test_a_map_is_what_its_level_is_the_mean_of(name: str, network: Callable[[st
 def test_levels_resolve_to_maps_in_order_and_refuse_what_has_none() -> None:
     info = backbone_info("resnet34")
     assert resolve_levels(info, ("high", "mid.map", "block3", "low.map")) == ("block2.map", "block3", "block3.map", "block4")
-    with pytest.raises(UnknownNameError, match=r"no level 'logits.map'; known: .*; as maps: block1.map, block2.map"):
+    with pytest.raises(UnknownNameError, match=r"no level 'logits.map'; known: .*; as maps: stem.map, block1.map, block2.map"):
         resolve_levels(info, ("logits.map",))
+
+
+def test_a_stem_is_torchvisions_modules_up_to_block_1() -> None:
+    reference = torchvision.models.resnet18(weights=None).eval()
+    backbone = ResNet(18).eval()
+    backbone.load_state_dict(reference.state_dict())
+    frames = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        maps = backbone(frames, ("stem.map", "block1.map"))
+        expected = nn.Sequential(*list(reference.children())[:4])(frames)
+        assert torch.equal(maps["stem.map"], expected)
+        assert torch.equal(maps["block1.map"], reference.layer1(expected))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -127,7 +139,8 @@ def test_resnet_levels_equal_hooks_on_torchvisions_network(name: str, network: C
     plain.load_state_dict(backbone.state_dict(), strict=True)
     plain.eval()
     frames = inputs(backbone.info)
-    expected = hooked_means(plain, {f"block{n}": getattr(plain, f"layer{n}") for n in (1, 2, 3, 4)}, frames)
+    modules = {"stem": plain.maxpool, **{f"block{n}": getattr(plain, f"layer{n}") for n in (1, 2, 3, 4)}}
+    expected = hooked_means(plain, modules, frames)
     with torch.inference_mode():
         features = backbone(frames, tuple(backbone.info.dims))
     assert set(features) == set(expected)
@@ -184,7 +197,7 @@ def test_resolve_levels_gives_one_name_to_one_thing() -> None:
 
 def test_unknown_levels_are_all_named_with_the_known_ones() -> None:
     with pytest.raises(
-        UnknownNameError, match=r"resnet34 has no level 'blok2', 'pool5'; known: block1, .*logits \(low = block2, mid = block3"
+        UnknownNameError, match=r"resnet34 has no level 'blok2', 'pool5'; known: stem, block1, .*logits \(low = block2, mid = block3"
     ):
         resolve_levels(backbone_info("resnet34"), ("pool5", "block3", "blok2"))
 

@@ -17,6 +17,7 @@ from store.errors import Interrupted, StoreError
 from store.files import PARTIAL_AGE_SECONDS, PARTIAL_SUFFIX
 from store.videos import write_csv
 from temporal.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from temporal.events import EVENTS
 from temporal.experiment import train_list
 from temporal.run_dir import METRICS
 from temporal.spec import HeadSpec, RunSpec, SequenceSpec, TrainSpec
@@ -71,6 +72,38 @@ def test_heads_in_several_processes_are_stopped_together_and_go_on(order_store, 
         train_list([order_store], order_videos, spec, cut, **settings, jobs=2, stopped=lambda: any(cut.rglob(METRICS)))
     resumed = train_list([order_store], order_videos, spec, cut, **settings, jobs=2)
     assert _files(resumed.path) == _files(whole.path)
+
+
+def test_heads_trained_as_one_program_go_on_where_they_stopped(order_store, order_videos, tmp_path):
+    """To the last bits: while some have stopped already, the others' sums may be added up in another order."""
+    settings = {"seeds": [0, 1, 2], "together": True}
+    whole = train_list([order_store], order_videos, SPEC, tmp_path / "whole", **settings)
+    stops = 0
+    while True:
+        try:
+            cut = train_list([order_store], order_videos, SPEC, tmp_path / "cut", **settings, stopped=_StopAt(23))
+            break
+        except Interrupted:
+            stops += 1
+    assert stops >= 3
+    for one, other in zip(whole.runs, cut.runs, strict=True):
+        assert one.identity == other.identity
+        assert [record["epoch"] for record in one.history()] == [record["epoch"] for record in other.history()]
+        np.testing.assert_allclose(other.scores().values, one.scores().values, atol=1e-4)
+
+
+def test_metrics_for_tensorboard_grow_with_the_epochs_of_all_phases(order_store, order_videos, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = train_list([order_store], order_videos, SPEC, tmp_path / "one", tensorboard=True).runs[0]
+    events = EventAccumulator(str(run.path / EVENTS))
+    events.Reload()
+    history = run.history()
+    for phase, quantity in (("fit", "val_loss"), ("fit", "train_loss"), ("refit", "train_loss")):
+        expected = [(step, record[quantity]) for step, record in enumerate(history, 1) if record["phase"] == phase]
+        found = [(scalar.step, scalar.value) for scalar in events.Scalars(f"{phase}/{quantity}")]
+        assert found == [(step, pytest.approx(value, rel=1e-6)) for step, value in expected]
 
 
 def _command(list_file: Path, store: Path, out: Path, *more: str) -> list[str]:

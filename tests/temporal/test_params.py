@@ -1,6 +1,7 @@
 """Settings of one head: declared in its file, read without importing it, checked and recorded."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -129,3 +130,13 @@ def test_the_command_lists_heads_with_their_params():
     listed = json.loads(CliRunner().invoke(heads, ["--json"], catch_exceptions=False).output)
     assert [info["name"] for info in listed] == list(declared_heads())
     assert head_info("recurrent_residual").reads == "maps"
+
+
+def test_another_name_takes_the_other_heads_settings():
+    convolution = HeadSpec(name="temporal_conv", params={"kernel": 5}, hidden=7)
+    other = replace(convolution, name="svm_mean")
+    assert (dict(other.params), other.hidden) == (dict(HeadSpec(name="svm_mean").params), 7)
+    assert replace(convolution, hidden=8).params["kernel"] == 5
+    assert from_dict(HeadSpec, to_plain(convolution)) == convolution
+    with pytest.raises(SpecError, match=r"svm_mean has no head\.params 'kernel'"):
+        HeadSpec(name="svm_mean", params={"kernel": 5})
