@@ -19,8 +19,8 @@ def read_extra(path: Path) -> np.ndarray:
         array = np.load(path, allow_pickle=False)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError) as error:
-        raise WeightsError(f"{path} is no array: {error}; give a .npy file, or a .binaryproto of Caffe's") from None
+    except (ValueError, EOFError):  # numpy's words recommend to unpickle it
+        raise WeightsError(f"{path} is no array of numbers, or is damaged; give a .npy file, or a .binaryproto of Caffe's") from None
     if not isinstance(array, np.ndarray):
         raise WeightsError(f"{path} holds several arrays; give a .npy file of one, or a .binaryproto of Caffe's")
     return array

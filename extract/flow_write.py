@@ -12,21 +12,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from extract.file_work import FileWork
 from extract.flow_files import WRITTEN, WRITTEN_BY, flow_name
 from extract.flow_frames import resolve_flow
 from extract.flow_layouts import LAYOUTS, WriteJob, WriteSpec, Written, write_video
-from extract.pool import Event, Failed, Finished, WorkerPool
+from extract.pool import WorkerPool, worker_count
 from extract.spec import FLOW_FILES
-from store import failures
 from store.digest import Checked, demand, setting, to_plain
 from store.errors import Interrupted, ListError, SpecError, StoreError
 from store.exchange.naming import path_problem
 from store.files import PARTIAL_SUFFIX, write_text
 from store.options import resolve
-from store.progress import Progress
 from store.videos import VideoList
 
-FAILURES = "failures.jsonl"
 STALE_SECONDS = 24 * 3600.0  # what a killed process left is removed by a later one; a living one touches its folder at every video
 SHOWN = 5
 UNUSED = ("encoding", "pairs", "offset", "with_rgb", "origin")  # settings of FlowSpec that say nothing about files
@@ -82,13 +80,13 @@ def write_list(
     targets = video_targets(videos.ids, spec.layout, out)
     open_folder(out, spec)
     todo = [video for video in videos if not all(target.exists() for target in targets[video.id])]
-    writing = _Writing(out, {video.id: video.path for video in todo})
+    writing = FileWork[Written]("flow", out, {video.id: video.path for video in todo}, "flows", lambda written: written.flows)
     aside = out / f".{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
     jobs = (
         (video.id, WriteJob(video.path.absolute(), targets[video.id], aside / str(number), spec, options.flow_weights))
         for number, video in enumerate(todo)
     )
-    pool = WorkerPool(write_video, worker_count(options.workers, len(todo)), options.timeout_seconds, options.tries)
+    pool = WorkerPool(write_video, worker_count(options.workers, len(todo), most=0), options.timeout_seconds, options.tries)
     aside.mkdir()
     try:
         with writing.progress, closing(pool.run(jobs, stopped)) as events:
@@ -101,36 +99,9 @@ def write_list(
         raise Interrupted(
             f"interrupted with {left} of {len(videos)} videos left; all finished ones are complete in {out}; run the command again"
         )
-    flows, clipped, displacements = (sum(getattr(written, name) for written in writing.done) for name in vars(Written(0, 0, 0)))
+    flows, clipped, displacements = (sum(getattr(written, name) for written in writing.done.values()) for name in vars(Written(0, 0, 0)))
     share = clipped / max(1, displacements)
     return WriteSummary(len(writing.done), len(videos) - len(todo), writing.failed, flows, share, time.perf_counter() - started)
-
-
-class _Writing:
-    """What has been done so far."""
-
-    def __init__(self, out: Path, paths: dict[str, Path]) -> None:
-        self.progress = Progress("flow", len(paths))
-        self.done: list[Written] = []
-        self.failed: dict[str, tuple[str, str]] = {}
-        self._paths, self._file = paths, out / FAILURES
-        self._flows = 0
-        self._failed_before = set(failures.read_all(out)[0])
-
-    def handle(self, event: Event) -> None:
-        if isinstance(event, Failed):
-            if event.stage == "write":  # a full or vanished disk, which the next video would find, too
-                raise StoreError(f"{event.reason}; what is complete stays, run the command again when the folder can be written to")
-            self.failed[event.key] = (event.stage, event.reason)
-            failures.append(self._file, failures.new_failure(event.key, event.stage, event.reason, self._paths[event.key]))
-        elif isinstance(event, Finished):
-            self.done.append(event.result)
-            self._flows += event.result.flows
-            if event.key in self._failed_before:
-                failures.append_done(self._file, event.key)
-        else:
-            return
-        self.progress.advance(note=f"{self._flows} flows, {len(self.failed)} failed")
 
 
 def video_targets(ids: list[str], layout: str, out: Path) -> dict[str, tuple[Path, ...]]:
@@ -180,12 +151,6 @@ def origin_words(spec: WriteSpec) -> str:
     flow = spec.flow
     params = "".join(f" {name}={value:g}" for name, value in flow.params.items())
     return f"{flow.method} {flow.version}{params}, short side {flow.short_side or 'as decoded'}, by actioncache flow write"
-
-
-def worker_count(asked: int, videos: int) -> int:
-    """Processes to start: never more than videos."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(asked or processors, videos))
 
 
 def _check_same(file: Path, settings: dict[str, Any]) -> None:

@@ -22,8 +22,8 @@ import numpy as np
 from extract.slots import Slots
 from extract.worker import Freed, Work, serve
 
+MOST_WORKERS = 8  # by default, beside a network
 POLL_SECONDS = 0.5  # how often a waiting job looks at its stop flag
-MOST_WORKERS = 8  # by default
 LATER_SECONDS = 2.0  # how often jobs whose time had not come are asked about again
 
 Turn = Literal["now", "later", "never"]
@@ -245,6 +245,12 @@ class WorkerPool:
         self._workers.clear()
 
 
+def worker_count(asked: int, jobs: int, most: int = MOST_WORKERS) -> int:
+    """Processes to start: as many as asked for, else one a processor but no more than ``most`` (0: no limit); never more than jobs."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(asked or min(processors, most or processors), jobs))
+
+
 @contextmanager
 def _apart_from_main(work: Work) -> Iterator[None]:
     """What starts in the block does not import the caller's script, as spawned processes do.
@@ -266,9 +272,3 @@ def _ending(code: int | None) -> str:
         name = signal.Signals(-code).name
         return f"{name} (often: out of memory)" if -code == signal.SIGKILL else name
     return f"exit code {code}"
-
-
-def worker_count(asked: int, videos: int) -> int:
-    """Decoding processes to start: never more than videos."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(asked or min(processors, MOST_WORKERS), videos))

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from extract.flow_write import worker_count
-from extract.pool import Event, Failed, Finished, WorkerPool
+from extract.file_work import FileWork
+from extract.pool import WorkerPool, worker_count
 from extract.spec import DecodeSpec
 from extract.trajectories.files import FORMATS, write_rows
 from extract.trajectories.spec import PATCH, VERSION, TrajectorySpec
@@ -22,12 +22,10 @@ from store import failures
 from store.digest import Checked, demand, setting, to_plain
 from store.errors import DecodeError, FeatureError, Interrupted, StoreError
 from store.files import PARTIAL_SUFFIX, remove_asides, write_text
-from store.progress import Progress
 from store.trajectory_format import trajectory_path
 from store.videos import VideoList
 
 ABOUT = "trajectories.json"
-FAILURES = "failures.jsonl"
 
 
 @dataclass(frozen=True)
@@ -99,9 +97,9 @@ def extract_list(
     absent = [video for video in videos if not targets[video.id].exists()]
     failed = {video.id: (known[video.id].stage, known[video.id].reason) for video in absent if _still(known.get(video.id), video.path)}
     todo = [video for video in absent if video.id not in failed]
-    work = _Work(out, {video.id: video.path for video in todo})
+    work = FileWork[Tracked]("trajectories", out, {video.id: video.path for video in todo}, "frames", lambda tracked: tracked.frames)
     jobs = ((video.id, TrajectoryJob(video.path.absolute(), targets[video.id], decode, spec, options.format)) for video in todo)
-    pool = WorkerPool(write_trajectories, worker_count(options.workers, len(todo)), options.timeout_seconds, options.tries)
+    pool = WorkerPool(write_trajectories, worker_count(options.workers, len(todo), most=0), options.timeout_seconds, options.tries)
     with work.progress, closing(pool.run(jobs, stopped)) as events:
         for event in events:
             work.handle(event)
@@ -168,29 +166,3 @@ def open_folder(out: Path, settings: dict[str, Any]) -> None:
 
 def _still(failure: failures.Failure | None, path: Path) -> bool:
     return failure is not None and failure.is_current(path)
-
-
-class _Work:
-    """What has been done so far."""
-
-    def __init__(self, out: Path, paths: dict[str, Path]) -> None:
-        self.progress = Progress("trajectories", len(paths))
-        self.done: dict[str, Tracked] = {}
-        self.failed: dict[str, tuple[str, str]] = {}
-        self._file, self._paths = out / FAILURES, paths
-        self._failed_before = set(failures.read_all(out)[0])
-
-    def handle(self, event: Event) -> None:
-        if isinstance(event, Failed):
-            if event.stage == "write":  # a full or vanished disk, which the next video would find, too
-                raise StoreError(f"{event.reason}; what is complete stays, run the command again when the folder can be written to")
-            self.failed[event.key] = (event.stage, event.reason)
-            failures.append(self._file, failures.new_failure(event.key, event.stage, event.reason, self._paths[event.key]))
-        elif isinstance(event, Finished):
-            self.done[event.key] = event.result
-            if event.key in self._failed_before:
-                failures.append_done(self._file, event.key)
-        else:
-            return
-        frames = sum(done.frames for done in self.done.values())
-        self.progress.advance(note=f"{frames} frames, {len(self.failed)} failed")
