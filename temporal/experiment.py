@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from store.digest import digest
 from store.errors import ListError, StoreError
 from store.files import safe_name, sha256_file, write_bytes, write_text
 from store.scores import ScoreTable
+from temporal.forced import aside, remove_asides, take_places
 from temporal.folds import Part, leave_one_group_out, list_part
 from temporal.params import head_info
 from temporal.run_dir import CURVES, FOLDS, SCORES, SPEC, SUMMARY, Run, check_replaceable, curves_png, existing, spec_text
@@ -42,7 +42,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Work:
-    """One list in one folder: what is complete, and what is left to train."""
+    """One list in one folder: what is complete, and what is left to train; ``folders`` take the places ``finals`` in the end."""
 
     path: Path
     videos: "VideoList"
@@ -52,6 +52,7 @@ class _Work:
     parts: list[Part]
     specs: list[RunSpec]
     folders: list[Path]
+    finals: list[Path]
     todo: list[Task]
     runs: dict[Path, Run]
 
@@ -77,7 +78,8 @@ def train_list(
 
     ``path``: the run folder. ``cross_validate``: leave out each group in turn. ``seeds``: none, or one run a seed in ``seed-<n>/``.
     ``jobs``: processes for several folds or seeds (one thread each), 0 for one a core. What is complete already is skipped; what was left
-    half-done goes on where it was saved, every ``checkpoint_seconds`` and, before ``Interrupted`` is raised, once ``stopped()``.
+    half-done goes on where it was saved, every ``checkpoint_seconds`` and, before ``Interrupted`` is raised, once ``stopped()``. ``force``:
+    all of it is done again, in the place of what is there once it is complete (``temporal.forced``).
     ``together``: several folds or seeds as one batched program in this process, see ``temporal.together``.
     """
     _check_layout(path, "seed" if seeds else "")
@@ -145,11 +147,17 @@ def _work(
     source = replace(describe_source(stores, levels, videos, absent), together=together)
     parts = leave_one_group_out([video.group for video in videos]) if cross_validate else [list_part(videos)]
     specs = [replace(spec, train=replace(spec.train, seed=seed)) for seed in seeds] or [spec]
-    folders = [path / f"seed-{seed}" for seed in seeds] or [path]
+    finals = folders = [path / f"seed-{seed}" for seed in seeds] or [path]
     _check_layout(path, "seed" if seeds else "")
+    for folder in finals if force else ():
+        check_replaceable(folder)
+    if force and (seeds or cross_validate):
+        kind = "cross-validation" if cross_validate else "split"
+        place = aside(path, [source.identity(each, kind) for each in specs])
+        folders, force = [place / folder.relative_to(path) for folder in finals], False
     todo, runs = _plan(source, parts, specs, folders, cross_validate, force)
     todo = [replace(task, weights=head_weights) for task in todo]
-    return _Work(path, videos, absent, notes, source, parts, specs, folders, todo, runs)
+    return _Work(path, videos, absent, notes, source, parts, specs, folders, finals, todo, runs)
 
 
 def _train(works: list[_Work], stores: Sequence[FeatureSource], spec: RunSpec, running: Running, jobs: int, alone: bool) -> None:
@@ -197,7 +205,12 @@ def _outcome(work: _Work, seeds: Sequence[int]) -> Outcome:
         if folder not in runs:
             folds = (folder / FOLDS).is_dir()
             runs[folder] = _join_folds(folder, each, work.source, work.parts) if folds else Run.open(folder)
-    outcome = Outcome(work.path, tuple(runs[folder] for folder in work.folders), tuple(work.absent), tuple(work.notes))
+    found = [runs[folder] for folder in work.folders]
+    if work.folders != work.finals:
+        take_places(work.folders, work.finals)
+        found = [Run.open(folder) for folder in work.finals]
+    remove_asides(work.path)
+    outcome = Outcome(work.path, tuple(found), tuple(work.absent), tuple(work.notes))
     if seeds:
         _write_summary(work.path, "seeds", dict(zip(map(str, seeds), [run.result["top1"] for run in outcome.runs], strict=True)))
     return outcome
@@ -252,25 +265,21 @@ def _plan(
     """What is left to train, and the runs that are complete."""
     todo: list[Task] = []
     runs: dict[Path, Run] = {}
-    for folder in folders if force else ():
-        check_replaceable(folder)
     for spec, folder in zip(specs, folders, strict=True):
         unfinished = cross_validate and (folder / FOLDS).is_dir() and not (folder / SPEC).exists()
         run = None if unfinished else existing(folder, source.identity(spec, "cross-validation" if cross_validate else "split"), force)
         if run:
             runs[folder] = run
         elif cross_validate:
-            todo += _fold_tasks(source, parts, spec, folder, force)
+            todo += _fold_tasks(source, parts, spec, folder)
         else:
             todo.append(Task(parts[0], spec, folder, curves=True))
     return todo, runs
 
 
-def _fold_tasks(source: Source, parts: list[Part], spec: RunSpec, folder: Path, force: bool) -> list[Task]:
-    if force and folder.exists():  # whole: no file of the old run may pass for one of the new
-        shutil.rmtree(folder)
+def _fold_tasks(source: Source, parts: list[Part], spec: RunSpec, folder: Path) -> list[Task]:
     tasks = [Task(part, spec, folder / FOLDS / f"fold-{number:02d}", curves=False) for number, part in enumerate(parts)]
-    return [task for task in tasks if not existing(task.path, source.identity(spec, task.part.name), force)]
+    return [task for task in tasks if not existing(task.path, source.identity(spec, task.part.name), force=False)]
 
 
 def _join_folds(folder: Path, spec: RunSpec, source: Source, parts: list[Part]) -> Run:

@@ -129,11 +129,11 @@ def tidy(final: Path) -> None:
         (final / name).unlink(missing_ok=True)
     left = re.compile(re.escape(f".{final.name}.") + r"[0-9a-f]{8}(\.old)?" + re.escape(PARTIAL_SUFFIX))
     for folder in final.parent.glob(f".{glob.escape(final.name)}.*{PARTIAL_SUFFIX}"):
-        if left.fullmatch(folder.name) and folder.is_dir() and _abandoned(folder):
+        if left.fullmatch(folder.name) and folder.is_dir() and abandoned(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _abandoned(folder: Path) -> bool:
+def abandoned(folder: Path) -> bool:
     """Whether nobody works in a folder: its lock is free, or it has none that works and was not touched for long."""
     with suppress(OSError):
         lock = os.open(folder / LOCK, os.O_RDWR)
