@@ -17,10 +17,10 @@ from store.features import Features, FeatureStore
 from store.videos import Video, VideoList
 from temporal.batches import padded
 from temporal.heads import build_head
+from temporal.numerics import seeded
 from temporal.projection import Projection
 from temporal.sequences import load_sequences
 from temporal.spec import HeadSpec, SequenceSpec
-from temporal.train import seeded
 
 SEQUENCES, STEPS, CHANNELS, SIDE = 2, 8, 1024, 14
 VIDEOS, FRAMES = 60, 18

@@ -1,6 +1,7 @@
 """Signals that ask long work to stop: what is complete is published first."""
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ def stop_signals(ending: str = "publishing what is complete, then stopping") -> 
     cannot wait sends SIGKILL, as they do. ``ending`` tells the user what the first signal brings about.
     """
     received: list[int] = []
+    told = sys.stderr  # as it is here: what runs inside may hide its own progress
 
     def receive(number: int, frame: object) -> None:
         if received and number == signal.SIGINT:
@@ -23,7 +25,7 @@ def stop_signals(ending: str = "publishing what is complete, then stopping") -> 
         received.append(number)
         if len(received) > 1:
             return
-        click.echo(f"{signal.Signals(number).name}: {ending}", err=True)
+        click.echo(f"{signal.Signals(number).name}: {ending}", file=told)
 
     numbers = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
     before = {number: signal.signal(number, receive) for number in numbers}

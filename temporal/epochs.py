@@ -1,6 +1,7 @@
 """The epochs of one head: batches, steps, early stopping; resumable between any two batches to the identical result."""
 
 import math
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any, NamedTuple, TypeVar
@@ -13,6 +14,7 @@ from torch.nn import functional
 from store.errors import TrainingError
 from temporal.batches import Batch, Samples
 from temporal.checkpoint import Checkpoint, Keeper
+from temporal.numerics import full_float32
 from temporal.recurrence import widened
 from temporal.schedule import learning_rate
 from temporal.spec import TrainSpec
@@ -35,7 +37,7 @@ InSteps = Generator[Step, None, T]  # work that pauses at every update of a head
 
 def one_by_one(work: InSteps[T]) -> T:
     """Do every update of ``work`` as it comes."""
-    with closing(work):
+    with full_float32(), closing(work):
         while True:
             try:
                 training, batch = next(work)
@@ -168,9 +170,7 @@ class Training:
             states.setdefault(int(number), {})[key] = tensor
         self.optimizer.load_state_dict({"state": states, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.totals.copy_(left.tensors["totals"])
-        torch.set_rng_state(left.tensors["generator.cpu"])
-        if self.totals.device.type == "cuda":
-            torch.cuda.set_rng_state(left.tensors["generator.cuda"], self.totals.device)
+        set_generators(left, self.totals.device)
 
 
 def make_optimizer(head: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
@@ -183,6 +183,20 @@ def make_optimizer(head: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
     if spec.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
     return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9, fused=True)
+
+
+def set_generators(left: Checkpoint, device: torch.device) -> None:
+    """torch's generators go on from ``left``, which may have been saved on another device: its numbers are then drawn anew there."""
+    torch.set_rng_state(left.tensors["generator.cpu"])
+    saved = left.tensors.get("generator.cuda")
+    if saved is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(saved, device)
+    elif (saved is not None) != (device.type == "cuda"):
+        places = ("the CPU", "a GPU") if saved is None else ("a GPU", "the CPU")
+        warnings.warn(
+            f"a training that was saved on {places[0]} goes on on {places[1]}: dropout and sums differ from there, and so may the result",
+            stacklevel=2,
+        )
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

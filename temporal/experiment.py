@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from store.digest import digest
-from store.errors import ListError, StoreError
+from store.errors import ListError, StoreError, TrainingError
 from store.files import safe_name, sha256_file, write_bytes, write_text
 from store.scores import ScoreTable
-from temporal.forced import aside, remove_asides, take_places
 from temporal.folds import Part, leave_one_group_out, list_part
+from temporal.forced import aside, remove_asides, take_places
 from temporal.params import head_info
 from temporal.run_dir import CURVES, FOLDS, SCORES, SPEC, SUMMARY, Run, check_replaceable, curves_png, existing, spec_text
 from temporal.sequences import FeatureSource, load_sequences, missing_videos, resolve_levels
@@ -146,6 +146,11 @@ def _work(
         videos = videos.subset([video.id for video in videos if video.id not in left_out])
     source = replace(describe_source(stores, levels, videos, absent), together=together)
     parts = leave_one_group_out([video.group for video in videos]) if cross_validate else [list_part(videos)]
+    if spec.train.refit and not spec.train.validation and not any(len(part.validation) for part in parts):
+        raise TrainingError(
+            "train.refit trains anew on training and validation part, but train.validation is 0 and the list has no validation videos, so "
+            "there is nothing to add; leave one of the two out"
+        )
     specs = [replace(spec, train=replace(spec.train, seed=seed)) for seed in seeds] or [spec]
     finals = folders = [path / f"seed-{seed}" for seed in seeds] or [path]
     _check_layout(path, "seed" if seeds else "")
@@ -230,6 +235,10 @@ def _notes(videos: "VideoList", spec: RunSpec) -> list[str]:
     alone = sum(not video.group for video in videos if video.split == "train" or not any(splits))
     if spec.train.validation and "val" not in splits and alone:
         notes.append(f"{alone} training videos have no group; each counted as its own when the validation part was cut")
+    if splits.count("val") and not (spec.train.validation or spec.train.refit):
+        notes.append(
+            f"{splits.count('val')} validation videos of the list are not used, since train.validation is 0; --train.refit trains on them"
+        )
     return notes
 
 

@@ -1,7 +1,7 @@
 """``--force`` for many heads: the new runs come about aside and take the place of the old ones once all of them are complete.
 
-Until then the old results stay, whatever goes wrong; and the same command, run again after an interruption, finds in the folder aside what it
-has finished. (A single run needs no such folder: ``workplace`` does the same for it.)
+Until then the old results stay, whatever goes wrong; and the same command, run again after an interruption, finds in the folder aside
+what it has finished. (A single run needs no such folder: ``workplace`` does the same for it.)
 
     .<name>.<digest>.forced.partial/<name>/...    the folder as it will be
 """

@@ -63,7 +63,7 @@ def _together(jobs: Sequence[Job], running: Running) -> Iterator[bool]:
 
     for start in range(0, len(jobs), TOGETHER):
         works = [train_in_steps(*job, running) for job in jobs[start : start + TOGETHER]]
-        yield from (run is not None for run in all_together(works, running.device))
+        yield from (run is not None for run in all_together(works, running.device, running.stopped))
 
 
 def _one_by_one(jobs: Sequence[Job], running: Running) -> Iterator[bool]:
@@ -75,24 +75,29 @@ def _one_by_one(jobs: Sequence[Job], running: Running) -> Iterator[bool]:
 
 def _in_processes(jobs: Sequence[Job], running: Running, processes: int) -> Iterator[bool]:
     from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import BrokenProcessPool
 
-    with _file_once(running.stopped) as stop_file:
+    with file_once(running.stopped) as stop_file:
         pool = Parallel(n_jobs=processes, return_as="generator_unordered", max_nbytes="1M")  # larger arrays are mapped, not copied
         settings = (running.device, running.seconds, running.tensorboard, stop_file)
-        yield from pool(delayed(_train_in_worker)(job, *settings) for job in jobs)
+        try:
+            yield from pool(delayed(_train_in_worker)(job, *settings) for job in jobs)
+        except BrokenProcessPool:
+            if not running.stopped():  # else the signal killed a worker that was between two heads
+                raise
 
 
 def _train_in_worker(job: Job, device: str, seconds: float, tensorboard: bool, stop_file: Path) -> bool:
     """Whether the head is complete. An exception would make joblib kill the other workers, which are saving theirs."""
-    with one_thread(), _deaf():
+    with deaf(), one_thread():
         try:
-            train_part(*job, Running(device, seconds, _Polled(stop_file.exists), tensorboard=tensorboard))
+            train_part(*job, Running(device, seconds, Polled(stop_file.exists), tensorboard=tensorboard))
         except Interrupted:
             return False
     return True
 
 
-class _Polled:
+class Polled:
     """A question that is asked at most every ``POLL_SECONDS``."""
 
     def __init__(self, question: Callable[[], bool]) -> None:
@@ -105,10 +110,10 @@ class _Polled:
 
 
 @contextmanager
-def _file_once(stopped: Callable[[], bool]) -> Iterator[Path]:
-    """A path at which a file appears once ``stopped()``: what other processes can look for."""
+def file_once(stopped: Callable[[], bool], inside: Path | None = None) -> Iterator[Path]:
+    """A path at which a file appears once ``stopped()``: what other processes can look for; ``inside``: a folder that all of them see."""
     ended = threading.Event()
-    with tempfile.TemporaryDirectory(prefix="actioncache-") as folder:
+    with tempfile.TemporaryDirectory(prefix=".actioncache-", dir=inside) as folder:
         file = Path(folder) / "stop"
 
         def watch() -> None:
@@ -127,12 +132,12 @@ def _file_once(stopped: Callable[[], bool]) -> Iterator[Path]:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Leave Ctrl-C and SIGTERM, which reach every process of a job, to the parent: it says when to save and stop."""
+def deaf() -> Iterator[None]:
+    """Leave Ctrl-C, SIGTERM and SIGUSR1, which reach every process of a job, to the parent: it says when to save and stop."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
     finally:

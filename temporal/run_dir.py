@@ -124,7 +124,7 @@ class Run:
         from safetensors.torch import load_file
 
         from temporal.heads import build_head
-        from temporal.train import seeded
+        from temporal.numerics import seeded
 
         if (self.path / FOLDS).is_dir():
             raise StoreError(f"{self.path} is a cross-validation and has no single head; its runs are in {self.path / FOLDS}")
@@ -150,11 +150,11 @@ def existing(path: Path, identity: Mapping[str, Any], force: bool) -> Run | None
     run = Run.open(path)
     if canonical_json(run.identity) != canonical_json(identity):
         raise SpecMismatchError(
-            f"run {path} was made from other settings ({difference(run.identity, identity)}); choose another --name, or --force to "
-            "replace it"
+            f"run {path} was made from other settings ({difference(run.identity, identity)}); choose another --name, remove that folder, "
+            "or have train-head replace it with --force"
         )
     if lost := run.lost_files():
-        raise StoreError(f"run {path} is incomplete (it has no {', '.join(lost)}); train it again with --force")
+        raise StoreError(f"run {path} is incomplete (it has no {', '.join(lost)}); train it again with --force, or remove it")
     tidy(path)
     return run
 

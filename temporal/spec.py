@@ -107,7 +107,7 @@ class TrainSpec(Checked):
         "share of the training videos, in whole groups, that decides when to stop (unless the list has val videos); 0 trains all EPOCHS",
     )
     patience: int = setting(20, "stop after so many epochs without a lower validation loss; the best epoch's weights are kept")
-    refit: bool = setting(False, "then train anew on training and validation part for the number of epochs found")
+    refit: bool = setting(False, "then train anew on training and validation part for the number of epochs found (validation 0: EPOCHS)")
     label_smoothing: float = setting(0.0, "share of a label's weight that is spread over all classes")
     gradient_clip: float = setting(5.0, "largest norm of the whole gradient; 0 does not limit it")
     precision: Literal["fp32", "bf16"] = setting("fp32", "arithmetic of the head while training; weights and optimizer stay float32")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from store.digest import digest, to_plain
-from store.errors import TrainingError
+from store.errors import Interrupted, TrainingError
 from store.scores import ScoreTable
 from temporal.folds import Part, validation_part
 from temporal.predict import fitted_table
@@ -102,6 +102,7 @@ def _train(
 ) -> "InSteps[Run]":
     from temporal.train import fit_in_steps, refit_in_steps
 
+    _go_on(task, running)
     spec, part, num_classes, device, on_epoch = task.spec, task.part, len(source.classes), running.device, running.on_epoch
     training, validation = _cut(sequences, part, spec)
     fitted = yield from fit_in_steps(training, validation, spec, num_classes, device, on_epoch, "fit", task.weights, place)
@@ -110,6 +111,7 @@ def _train(
     if validation is not None:
         tables[VALIDATION] = fitted_table(fitted, validation, spec, source.classes, {**origin, "of": "validation part"}, device)
         if spec.train.refit:
+            _go_on(task, running)
             whole = sequences.subset(np.sort(np.concatenate([part.train, part.validation])))
             fitted = yield from refit_in_steps(fitted, whole, spec, num_classes, device, on_epoch, task.weights, place)
     if len(part.test):
@@ -127,6 +129,12 @@ def _train(
     return write_run(place, identity, result, fitted.head.state_dict(), fitted.projection, fitted.history, tables, curves=task.curves)
 
 
+def _go_on(task: Task, running: Running) -> None:
+    """``Interrupted`` once the training shall stop: heads that a solver fits do not ask in between."""
+    if running.stopped():
+        raise Interrupted(f"{task.path}: interrupted; the same command goes on where it stopped")
+
+
 def top1(table: ScoreTable | None) -> float | None:
     """Share of the videos whose highest score is their label's; None without labels."""
     if table is None or table.labels is None:
@@ -139,10 +147,13 @@ def _input_width(components: np.ndarray | None, width: int) -> int:
 
 
 def _cut(sequences: Sequences, part: Part, spec: RunSpec) -> tuple[Sequences, Sequences | None]:
-    """Training and validation part: the list's own, else cut from the training videos in whole groups, else none."""
+    """Training and validation part: the list's own, else cut from the training videos in whole groups, else none.
+
+    Without validation nothing decides, so a refit is the training itself, on the list's validation videos, too.
+    """
     training = sequences.subset(part.train)
     if not spec.train.validation:
-        return training, None
+        return (sequences.subset(np.sort(np.concatenate([part.train, part.validation]))) if spec.train.refit else training), None
     if len(part.validation):
         validation = sequences.subset(part.validation)
         without = int((validation.labels < 0).sum())

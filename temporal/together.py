@@ -6,7 +6,7 @@ added up in another order than alone, so the results are equal to the precision 
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
@@ -17,20 +17,21 @@ from torch.nn import functional
 
 from store.errors import Interrupted, TrainingError
 from temporal.epochs import InSteps, Step, arithmetic
+from temporal.numerics import full_float32
 from temporal.recurrence import Draws, Dropout, RecurrentLayer, widened
 
 T = TypeVar("T")
 
 
-def all_together(works: "Sequence[InSteps[T]]", device: str = "cpu") -> "list[T | None]":
+def all_together(works: "Sequence[InSteps[T]]", device: str = "cpu", stopped: Callable[[], bool] = lambda: True) -> "list[T | None]":
     """Do ``works`` (of ``task.train_in_steps`` or ``train.fit_in_steps``), one update of each at a time; what each gives, in order.
 
     Heads must be of one shape (the same ``HeadSpec``, input width and classes) and be trained by the same ``TrainSpec`` but for the seed.
-    A work that raises ``Interrupted`` gives None, and the others go on until they do. Any other error ends all.
+    A work that raises ``Interrupted`` once ``stopped()`` gives None, and the others go on until they do. Any other error ends all.
     """
-    seats = [_Seat(work, device) for work in works]
+    seats = [_Seat(work, device, stopped) for work in works]
     program: _Program | None = None
-    with _outside(device):
+    with _outside(device), full_float32():
         try:
             while waiting := [seat for seat in seats if seat.advance()]:
                 steps = [seat.step for seat in waiting if seat.step]
@@ -53,8 +54,8 @@ def can_train_together(head: nn.Module) -> bool:
 class _Seat(Generic[T]):
     """One work, the state of torch's generators that belongs to it, and the step that it waits for."""
 
-    def __init__(self, work: "InSteps[T]", device: str) -> None:
-        self.work, self.device = work, device
+    def __init__(self, work: "InSteps[T]", device: str, stopped: Callable[[], bool]) -> None:
+        self.work, self.device, self.stopped = work, device, stopped
         self.generator = torch.Generator(device)  # of its dropout
         self.host = self.generator if device == "cpu" else torch.Generator()
         self.step: Step | None = None
@@ -70,6 +71,8 @@ class _Seat(Generic[T]):
                 except StopIteration as end:
                     self.step, self.result, self.ended = None, end.value, True
                 except Interrupted:
+                    if not self.stopped():  # a signal that came as an exception, which nobody else will hear of
+                        raise
                     self.step, self.ended = None, True
         return not self.ended
 

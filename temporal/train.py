@@ -1,7 +1,5 @@
 """Fit a head: projection, epochs, refit. A seed determines the result on one machine; no global RNG is changed."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +15,7 @@ from temporal.batches import Samples, VectorSamples, padded
 from temporal.checkpoint import Keeper
 from temporal.epochs import Epoch, InSteps, OnEpoch, Training, count_hits, one_by_one
 from temporal.heads import Pooling, build_head
+from temporal.numerics import full_float32, seeded
 from temporal.projection import Projection, projection_for
 from temporal.scoring import score_kind, video_scores
 from temporal.sequences import Sequences
@@ -81,7 +80,7 @@ def fit_in_steps(
     data = padded(training, projection, spec.sequence, device)
     held_out = padded(validation, projection, spec.sequence, device) if validation is not None else None
     earlier = before.history if before else []
-    check_size(spec.head, data.width, num_classes)
+    check_size(spec.head, data.width, num_classes, device)
     with seeded(spec.train.seed, device):
         head = build_head(spec.head, data.width, num_classes, weights).to(device)
         if isinstance(head, Solvable):
@@ -165,17 +164,9 @@ def check_trainable(training: Sequences) -> None:
 def class_scores(head: nn.Module, data: Samples, kind: Kind = "scores") -> np.ndarray:
     """Scores of every video, float32 [V, C]; ``kind`` says what they are and how samples of one video become one, see ``scoring``."""
     head.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), full_float32():
         parts = [head(batch.x, batch.lengths).float().cpu() for batch in data.batches(SCORE_BATCH)]
     return video_scores(torch.cat(parts).numpy(), data.owners, kind)
-
-
-@contextmanager
-def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
-    """torch's generators start from ``seed`` inside and are as before outside."""
-    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _evaluate(head: nn.Module, data: Samples, kind: Kind) -> dict[str, float]:

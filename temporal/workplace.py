@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from store.digest import digest
 from store.errors import Interrupted, StoreError
@@ -71,9 +72,12 @@ class Workplace(Keeper):
         self._recorded = len(history)
 
     def projection(self, phase: str) -> Projection | None:
-        """The projection that was fitted for ``phase`` before."""
+        """The projection that was fitted for ``phase`` before; one that cannot be read is fitted again."""
         file = self.path / f"{phase}.npz"
-        return Projection.from_bytes(file.read_bytes()) if file.is_file() else None
+        try:
+            return Projection.from_bytes(file.read_bytes()) if file.is_file() else None
+        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile):
+            return None
 
     def save_projection(self, phase: str, projection: Projection) -> None:
         """Keep a projection."""

@@ -1,6 +1,7 @@
 """Layers that hold the weights of a recurrence, and stacks of them, with and without residual connections."""
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from temporal.recurrence.dropout import Dropout
 from temporal.recurrence.gru import fast_gru
 from temporal.recurrence.lstm import fast_lstm
+from temporal.recurrence.products import products_dtype
 from temporal.recurrence.sru import fast_sru
 
 Kind = Literal["lstm", "gru", "sru"]
@@ -56,8 +58,20 @@ class RecurrentLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" and not self.own:
-            return self.cell(x)[0]
+            low = products_dtype(x)
+            return self.cell(x)[0] if low == x.dtype else self.in_type(x, low)
         return (fast_lstm if self.kind == "lstm" else fast_gru)(x, *self.weights())
+
+    def in_type(self, x: Tensor, low: torch.dtype) -> Tensor:
+        """The torch module's recurrence in another number type, which ``torch.autocast`` would make float16 whatever it was asked for."""
+        none = x.new_zeros(1, x.shape[1], self.cell.hidden_size, dtype=low)
+        weights = [weight.to(low) for weight in self.weights()]
+        settings = (weights, True, 1, 0.0, self.training, False, False)  # biases, one layer, no dropout, one direction, time first
+        with torch.autocast(x.device.type, enabled=False), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")  # they are cast in every step
+            if self.kind == "lstm":
+                return torch.lstm(x.to(low), [none, none], *settings)[0].to(x.dtype)
+            return torch.gru(x.to(low), none, *settings)[0].to(x.dtype)
 
 
 class SRULayer(nn.Module):

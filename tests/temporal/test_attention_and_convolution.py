@@ -9,8 +9,8 @@ import torch
 from store.errors import SpecError
 from temporal.heads import build_head
 from temporal.heads.transformer import sinusoids
+from temporal.numerics import seeded
 from temporal.spec import HeadSpec
-from temporal.train import seeded
 
 
 def _head(name: str, output: str = "mean", layers: int = 2, **params) -> torch.nn.Module:

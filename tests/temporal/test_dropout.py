@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from temporal.numerics import seeded
 from temporal.recurrence import Dropout
-from temporal.train import seeded
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])

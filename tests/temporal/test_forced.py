@@ -41,7 +41,7 @@ def test_an_interrupted_forced_command_keeps_what_it_has_finished(order_store, o
     old = _files(one)
     commands, finished = 0, {}
     while True:
-        asked = iter([False] * 9 + [True] * 100)
+        asked = iter([False] * 5 + [True] * 100)
         commands += 1
         try:
             done = train_list([order_store], order_videos, WIDER, one, force=True, jobs=1, stopped=lambda asked=asked: next(asked), **kind)
@@ -52,7 +52,8 @@ def test_an_interrupted_forced_command_keeps_what_it_has_finished(order_store, o
             specs = {str(path.relative_to(aside / "one")): path.stat().st_mtime_ns for path in aside.rglob("spec.json")}
             assert finished.items() <= specs.items()
             finished = specs
-    assert commands > 2
+    assert commands >= 2
+    assert finished
     assert all(run.spec.head.hidden == 5 for run in done.runs)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["one"]
     times = {name: time for name, (_, time) in _files(one).items()}

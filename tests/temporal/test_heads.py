@@ -8,9 +8,9 @@ import torch
 
 from store.errors import UnknownNameError
 from temporal.heads import HEADS, build_head
+from temporal.numerics import seeded
 from temporal.params import declared_heads, head_info
 from temporal.spec import HeadSpec
-from temporal.train import seeded
 
 NAMES = HEADS.names()
 VECTORS = [name for name in NAMES if head_info(name).reads == "vectors"]

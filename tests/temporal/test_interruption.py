@@ -167,6 +167,17 @@ def test_what_killed_jobs_left_is_removed_once_the_run_is_complete(order_store, 
         assert left == {"one", new.name, f".another.0123abcd{PARTIAL_SUFFIX}", living.path.name}
 
 
+def test_a_projection_that_was_damaged_is_fitted_again(order_store, order_videos, tmp_path):
+    whole = train_list([order_store], order_videos, SPEC, tmp_path / "whole" / "one")
+    for damage in (b"", b"PK\x03\x04 half of a file", b"no zip"):
+        with pytest.raises(Interrupted):
+            train_list([order_store], order_videos, SPEC, tmp_path / "cut" / "one", stopped=_StopAt(6))
+        (file,) = (tmp_path / "cut").rglob("fit.npz")
+        file.write_bytes(damage)
+    cut = train_list([order_store], order_videos, SPEC, tmp_path / "cut" / "one")
+    assert _files(cut.path) == _files(whole.path)
+
+
 def test_a_checkpoint_is_read_as_it_was_written_or_not_at_all(tmp_path):
     state = {"head.w": torch.randn(3, 2), "head.step": torch.tensor(4.0), "generator.cpu": torch.get_rng_state()}
     path = tmp_path / "fit.safetensors"

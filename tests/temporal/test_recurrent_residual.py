@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 
 from store.errors import SpecError, TrainingError
 from temporal.heads import build_head
+from temporal.numerics import seeded
 from temporal.spec import HeadSpec
-from temporal.train import seeded
 
 NAME = "recurrent_residual"
 

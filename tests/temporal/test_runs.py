@@ -314,3 +314,18 @@ def test_score_files_hold_no_pickle(order_store, order_videos, tmp_path):
     with np.load(run.path / PROJECTION, allow_pickle=False) as file:
         assert file.files == []
     assert ScoreTable.load(run.path / SCORES).classes == run.classes
+
+
+def test_validation_videos_of_the_list_are_never_lost_in_silence(order_store, order_videos, tmp_path):
+    marked = VideoList(tuple(replace(v, split="val") if v.group == "g3" else v for v in order_videos), order_videos.classes)
+    fixed = replace(QUICK, train=replace(QUICK.train, validation=0.0))
+    outcome = train_list([order_store], marked, fixed, tmp_path / "fixed")
+    assert any("4 validation videos of the list are not used" in note for note in outcome.notes)
+    assert outcome.runs[0].result["videos"]["train"] == 12
+    both = train_list([order_store], marked, replace(fixed, train=replace(fixed.train, refit=True)), tmp_path / "both")
+    assert both.runs[0].result["videos"] == {"train": 16, "validation": 0, "test": 8}
+    assert both.notes == ()
+    whole = train_list([order_store], order_videos, fixed, tmp_path / "whole")
+    assert np.array_equal(both.runs[0].scores().values, whole.runs[0].scores().values)
+    with pytest.raises(TrainingError, match=r"train\.validation is 0 and the list has no validation videos"):
+        train_list([order_store], order_videos, replace(fixed, train=replace(fixed.train, refit=True)), tmp_path / "none")
