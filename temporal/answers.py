@@ -1,7 +1,7 @@
 """A score table for people: the most probable classes of each video, as text and as a picture."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -11,18 +11,26 @@ COLOURS = {"truth": "tab:blue", "right": "tab:green", "wrong": "tab:red", "": "t
 
 
 class Guess(NamedTuple):
-    """A class and its probability; for a labelled video ``mark`` is "truth", "right" (first and true), or "wrong" (first, not true)."""
+    """A class and its probability, or, of an SVM, which has none, its decision value.
+
+    For a labelled video ``mark`` is "truth", "right" (first and true), or "wrong" (first, not true).
+    """
 
     name: str
-    probability: float
+    value: float
     mark: str
+    unit: Literal["probability", "decision_value"] = "probability"
+
+    def text(self) -> str:
+        """``12.5 %``, or ``+0.25``: above 0 the SVM of the class says yes."""
+        return f"{self.value:6.1%}".replace("%", " %") if self.unit == "probability" else f"{self.value:+8.2f}"
 
 
-def probabilities(table: ScoreTable) -> np.ndarray:
-    """float64 [V, C]: softmax of raw scores, exp of log-probabilities; decision values have none and give zeros."""
+def shown_values(table: ScoreTable) -> np.ndarray:
+    """float64 [V, C]: softmax of raw scores, exp of log-probabilities; decision values as they are."""
     values = table.values.astype(np.float64)
     if table.kind == "decision_values":
-        return np.zeros_like(values)
+        return values
     shifted = np.exp(values - values.max(axis=1, keepdims=True))
     shares: np.ndarray = shifted / shifted.sum(axis=1, keepdims=True)
     return shares
@@ -30,11 +38,14 @@ def probabilities(table: ScoreTable) -> np.ndarray:
 
 def best_guesses(table: ScoreTable, count: int = 5) -> dict[str, list[Guess]]:
     """The ``count`` highest classes of each video, highest first."""
-    shares = probabilities(table)
+    values = shown_values(table)
+    unit: Literal["probability", "decision_value"] = "decision_value" if table.kind == "decision_values" else "probability"
     order = np.argsort(-table.values, axis=1, kind="stable")[:, :count]
     labels = [None] * len(table.ids) if table.labels is None else table.labels.tolist()
     return {
-        id_: [Guess(table.classes[at], float(shares[row, at]), _mark(place, at, label)) for place, at in enumerate(order[row].tolist())]
+        id_: [
+            Guess(table.classes[at], float(values[row, at]), _mark(place, at, label), unit) for place, at in enumerate(order[row].tolist())
+        ]
         for row, (id_, label) in enumerate(zip(table.ids, labels, strict=True))
     }
 
@@ -44,7 +55,7 @@ def guesses_text(guesses: Mapping[str, list[Guess]]) -> str:
     lines = []
     for id_, found in guesses.items():
         lines.append(id_)
-        lines += [f"  {guess.probability:6.1%}  {guess.name}".replace("%", " %") for guess in found]
+        lines += [f"  {guess.text()}  {guess.name}" for guess in found]
     return "\n".join(lines)
 
 
@@ -65,10 +76,15 @@ def guesses_png(guesses: Mapping[str, list[Guess]], strips: Mapping[str, np.ndar
         if id_ in strips:
             picture.imshow(strips[id_])
         rows = range(len(found))
-        bars.barh(rows, [guess.probability for guess in found], color=[COLOURS[guess.mark] for guess in found])
-        bars.set(xlim=(0, 1), ylim=(len(found) - 0.4, -0.6))
+        bars.barh(rows, [guess.value for guess in found], color=[COLOURS[guess.mark] for guess in found])
+        bars.set(ylim=(len(found) - 0.4, -0.6))
         bars.set_yticks(rows, [guess.name.replace("$", r"\$") for guess in found], fontsize="small")
-        bars.xaxis.set_major_formatter("{x:.0%}")
+        if all(guess.unit == "probability" for guess in found):
+            bars.set(xlim=(0, 1))
+            bars.xaxis.set_major_formatter("{x:.0%}")
+        else:
+            bars.axvline(0, color="black", linewidth=0.8)
+            bars.set(xlabel="decision value")
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()

@@ -171,7 +171,7 @@ def _text(table: "ScoreTable", guesses: "dict[str, list[Guess]]", as_json: bool,
     from temporal.answers import guesses_text
 
     if as_json:
-        shown = [{"id": id_, "top": [{"class": g.name, "probability": g.probability} for g in found]} for id_, found in guesses.items()]
+        shown = [{"id": id_, "top": [{"class": g.name, g.unit: g.value} for g in found]} for id_, found in guesses.items()]
         return "\n".join(json.dumps(line, ensure_ascii=False) for line in shown)
     return "\n".join([*([guesses_text(guesses)] if any(guesses.values()) else []), *([summary] if summary else [])])
 

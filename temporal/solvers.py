@@ -82,16 +82,15 @@ class Solution:
 def best_choice(
     name: str, values: Sequence[float], fit: Callable[[float], Solution], training: Pooled, validation: Pooled | None
 ) -> Choice:
-    """Try every value, as many at once as torch has threads; the highest validation accuracy wins, of equals the first.
+    """Try every value; the highest validation accuracy wins, of equals the first.
 
-    TrainingError where the solver fails.
+    One after another: liblinear has one generator a process, so fits in threads would draw from each other's numbers. TrainingError where
+    the solver fails.
     """
-    from joblib import Parallel, delayed
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of solvers that did not converge, which the records tell
         try:
-            solutions = Parallel(torch.get_num_threads(), backend="threading")(delayed(fit)(value) for value in values)
+            solutions = [fit(value) for value in values]
         except ValueError as error:
             raise TrainingError(f"the solver cannot fit: {error}") from None
     records: list[dict[str, Any]] = []

@@ -1,15 +1,21 @@
 """SVM heads: scikit-learn's decision values through the same runs as every other head."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from click.testing import CliRunner
 from sklearn.svm import LinearSVC
 
 from store.scores import ScoreTable
+from store.videos import write_csv
+from temporal.answers import best_guesses, guesses_png, guesses_text
 from temporal.experiment import train_list
 from temporal.heads.svm import GRID
 from temporal.predict import predict
+from temporal.predict_command import predict as predict_command
 from temporal.run_dir import METRICS, SCORES, WEIGHTS
 from temporal.sequences import Sequences
 from temporal.spec import HeadSpec, RunSpec, SequenceSpec, TrainSpec
@@ -93,3 +99,33 @@ def test_a_run_is_saved_without_pickle_and_predicts(order_store, order_values, o
     np.testing.assert_allclose(predict(run, [order_store], order_videos.select("test")).values, run.scores().values, atol=1e-6)
     assert b"pickle" not in (run.path / WEIGHTS).read_bytes()
     assert set(run.head()[0].state_dict()) == {"classifier.weight", "classifier.bias"}
+
+
+def test_what_a_fit_gives_does_not_depend_on_other_fits_beside_it():
+    """liblinear has one generator a process; more features than videos make it use it."""
+    training = _sequences(60, 3, width=80)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        fits = [fit(training, _sequences(30, 3, width=80, seed=1), _spec(), 3) for _ in range(3)]
+    finally:
+        torch.set_num_threads(threads)
+    alone = fit(training, None, _spec(c=fits[0].history[fits[0].best_epoch - 1]["c"]), 3)
+    for found in [*fits[1:], alone]:
+        assert torch.equal(found.head.classifier.weight, fits[0].head.classifier.weight)
+
+
+def test_predictions_show_decision_values_which_are_no_probabilities(order_store, order_videos, tmp_path):
+    run = train_list([order_store], order_videos, replace(_spec(c=1), train=TrainSpec(validation=0)), tmp_path / "svm").runs[0]
+    table = run.scores()
+    guesses = best_guesses(table, 2)
+    first = table.ids[0]
+    assert [guess.value for guess in guesses[first]] == sorted(table.values[0].tolist(), reverse=True)
+    assert f"{guesses[first][0].value:+.2f}  {guesses[first][0].name}" in guesses_text(guesses)
+    assert "%" not in guesses_text(guesses)
+    assert guesses_png(guesses, {}).startswith(b"\x89PNG")
+    write_csv(order_videos, tmp_path / "list.csv")
+    words = [run.path, tmp_path / "list.csv", "--json", "--top", "1", "--features", order_store.path]
+    shown = CliRunner().invoke(predict_command, [str(word) for word in words], catch_exceptions=False)
+    line = json.loads(shown.stdout.splitlines()[0])["top"][0]
+    assert set(line) == {"class", "decision_value"}
