@@ -9,7 +9,7 @@ import functools
 import io
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,12 +83,38 @@ class Trained:
     failure: str = ""
 
 
+Numbered = tuple[int, Trained | None]  # of a work: its position, and what came of it; None where it was interrupted
+
+
 def setting_name(setting: Setting, plan: Plan) -> str:
     """Folder name of a setting: equal settings on equal stores share one, whatever the grid that they stand in."""
     spec, weights = to_plain(setting.spec), plan.weights_for(setting)
     del spec["train"]["seed"]
-    identity = {"spec": spec, "features": [str(path.absolute()) for path in setting.features], "cross_validate": plan.cross_validate}
-    return digest({**identity, "together": plan.together, "weights": weights and _sha256(weights)})[:16]
+    identity = {"spec": spec, "features": [_store_name(path) for path in setting.features], "cross_validate": plan.cross_validate}
+    return digest({**identity, "together": _together(setting, plan), "weights": weights and _sha256(weights)})[:16]
+
+
+def _store_name(path: Path) -> str:
+    """Name and digest, as a run's identity has them, however the path was typed; a store that cannot be opened is told when it is read."""
+    try:
+        return _opened_name(path.absolute())
+    except (PipelineError, OSError):
+        return str(path.absolute())
+
+
+@functools.cache
+def _opened_name(path: Path) -> str:
+    from store.features import FeatureStore
+
+    store = FeatureStore.open(path)
+    return f"{store.path.name} {store.digest}"
+
+
+def _together(setting: Setting, plan: Plan) -> bool:
+    try:
+        return plan.together and trains_together(setting)
+    except Exception:  # a head that cannot be built, which its training tells
+        return plan.together
 
 
 @functools.cache
@@ -96,58 +122,84 @@ def _sha256(path: Path) -> str:
     return sha256_file(path)
 
 
-def train_all(works: Sequence[Work], plan: Plan, title: str = "train") -> list[Trained]:
-    """Train every work; results in their order. Only an interruption or a broken backend is raised, failures are in the results."""
+def train_all(works: Sequence[Work], plan: Plan, title: str = "train", stopped: Callable[[], bool] = lambda: False) -> list[Trained]:
+    """Train every work; results in their order. Only an interruption or a broken backend is raised, failures are in the results.
+
+    ``Interrupted``, with the state of every head saved, once ``stopped()``.
+    """
     results: dict[int, Trained] = {}
     with Progress(title, len(works), "settings") as progress, _warnings_quiet():
-        for index, result in _each(works, plan):
+        for index, result in _each(works, plan, stopped):
+            if result is None:
+                continue
             results[index] = result
             failed = sum(bool(done.failure) for done in results.values())
             progress.advance(1, f"{failed} failed" if failed else None)
+    if left := len(works) - len(results):
+        raise Interrupted(f"interrupted with {left} of {len(works)} settings left; the same command goes on where they stopped")
     return [results[index] for index in range(len(works))]
 
 
-def _each(works: Sequence[Work], plan: Plan) -> Iterator[tuple[int, Trained]]:
+def _each(works: Sequence[Work], plan: Plan, stopped: Callable[[], bool]) -> Iterator[Numbered]:
     todo = list(range(len(works)))
     if len(works) == 1 and plan.backend == "loky":  # its folds and seeds can use the cores themselves
-        yield 0, train_one(works[0], plan, plan.jobs, quiet=False)
+        yield 0, train_one(works[0], plan, plan.jobs, quiet=False, stopped=stopped)
         return
     jobs = min(workers(plan), len(works))
     if jobs == 1 and plan.backend == "loky":
         for index in todo:
-            yield index, train_one(works[index], plan, 1)
+            yield index, train_one(works[index], plan, 1, stopped=stopped)
         return
     from joblib.externals.loky.process_executor import BrokenProcessPool  # what joblib raises when a worker is killed
 
-    try:
-        for index, result in _in_parallel(todo, works, plan, jobs):
-            todo.remove(index)
-            yield index, result
-    except BrokenProcessPool:
-        yield from _one_by_one(todo, works, plan)
+    from temporal.parallel import file_once
+
+    shared = None if plan.backend == "loky" else works[0].path.parent
+    if shared is not None:
+        shared.mkdir(parents=True, exist_ok=True)
+    with file_once(stopped, shared) as stop_file:
+        while todo:
+            try:
+                for index, result in _in_parallel(list(todo), works, plan, jobs, stop_file):
+                    todo.remove(index)
+                    yield index, result
+            except BrokenProcessPool:
+                if stopped():  # the signal killed a worker that was between two settings
+                    return
+                jobs = min(jobs, len(todo)) // 2  # most often the memory was too small for so many
+                if jobs < 2:
+                    yield from _one_by_one(todo, works, plan, stop_file)
+                    return
 
 
-def _one_by_one(todo: Sequence[int], works: Sequence[Work], plan: Plan) -> Iterator[tuple[int, Trained]]:
+def _one_by_one(todo: Sequence[int], works: Sequence[Work], plan: Plan, stop_file: Path) -> Iterator[Numbered]:
     """After a worker was killed, each work in a process alone, so that the one that kills it is found and the others are done."""
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
     for index in todo:
         try:
-            yield from _in_parallel([index], works, plan, jobs=2)  # with 1 joblib makes no process
+            yield from _in_parallel([index], works, plan, jobs=2, stop_file=stop_file)  # with 1 joblib makes no process
         except BrokenProcessPool as error:
             yield index, Trained(failure=f"the process that trained it was killed, twice (out of memory?): {str(error).splitlines()[0]}")
 
 
-def _in_parallel(todo: Sequence[int], works: Sequence[Work], plan: Plan, jobs: int) -> Iterator[tuple[int, Trained]]:
+def _in_parallel(todo: Sequence[int], works: Sequence[Work], plan: Plan, jobs: int, stop_file: Path) -> Iterator[Numbered]:
     from joblib import Parallel, delayed
 
     with cluster(plan.backend, plan.scheduler):
         pool = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
-        yield from pool(delayed(_numbered)(index, works[index], plan) for index in list(todo))
+        yield from pool(delayed(_numbered)(index, works[index], plan, stop_file) for index in list(todo))
 
 
-def _numbered(index: int, work: Work, plan: Plan) -> tuple[int, Trained]:
-    return index, train_one(work, plan, 1)
+def _numbered(index: int, work: Work, plan: Plan, stop_file: Path) -> Numbered:
+    """An interruption is no exception here: that would make joblib kill the other workers, which are saving their state."""
+    from temporal.parallel import Polled, deaf
+
+    with deaf():
+        try:
+            return index, None if stop_file.exists() else train_one(work, plan, 1, stopped=Polled(stop_file.exists))
+        except Interrupted:
+            return index, None
 
 
 def workers(plan: Plan) -> int:
@@ -159,14 +211,14 @@ def workers(plan: Plan) -> int:
     return len(os.sched_getaffinity(0)) if plan.device == "cpu" else 1
 
 
-def train_one(work: Work, plan: Plan, jobs: int, quiet: bool = True) -> Trained:
+def train_one(work: Work, plan: Plan, jobs: int, quiet: bool = True, stopped: Callable[[], bool] = lambda: False) -> Trained:
     """Train one work (or find it complete) and read its figures; every failure but an interruption becomes a result."""
     from store.features import FeatureStore
     from temporal.experiment import train_list
 
     try:
         stores = [FeatureStore.open(path) for path in work.setting.features]
-        with one_of_many() if quiet else contextlib.nullcontext():
+        with one_of_many(quiet):
             outcome = train_list(
                 stores,
                 work.videos,
@@ -178,6 +230,7 @@ def train_one(work: Work, plan: Plan, jobs: int, quiet: bool = True) -> Trained:
                 jobs=jobs,
                 device=plan.device,
                 head_weights=plan.weights_for(work.setting),
+                stopped=stopped,
                 together=plan.together and trains_together(work.setting),
             )
         figures = tuple(seed_figures(seed, run) for seed, run in zip(plan.seeds, outcome.runs, strict=True))
@@ -191,11 +244,11 @@ def train_one(work: Work, plan: Plan, jobs: int, quiet: bool = True) -> Trained:
 
 
 @contextlib.contextmanager
-def one_of_many() -> Iterator[None]:
-    """Without a progress of its own, and on one thread, so that a result does not depend on how many others run."""
+def one_of_many(quiet: bool) -> Iterator[None]:
+    """On one thread, so that a result does not depend on how many others run; ``quiet``: without a progress of its own."""
     from temporal.parallel import one_thread
 
-    with contextlib.redirect_stderr(io.StringIO()), one_thread():
+    with contextlib.redirect_stderr(io.StringIO()) if quiet else contextlib.nullcontext(), one_thread():
         yield
 
 

@@ -13,6 +13,7 @@ from temporal.many import Plan, SeedFigures, Trained, Work, setting_name, train_
 
 if TYPE_CHECKING:
     from store.videos import VideoList
+    from temporal.nested import Nested
 
 RUNS = "runs"
 RankBy = Literal["accuracy", "loss"]
@@ -70,13 +71,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All settings: ranked ones first, best first, then those that cannot be ranked in the grid's order, then failures."""
+    """All settings: ranked ones first, best first, then those that cannot be ranked in the grid's order, then failures.
+
+    ``nested``: of a cross-validation, what the settings are worth that each fold chose for itself.
+    """
 
     path: Path
     axes: tuple[Axis, ...]
     rows: tuple[Row, ...]
     plan: Plan
     rank_by: RankBy
+    nested: "Nested | None" = None
 
     @property
     def failed(self) -> tuple[Row, ...]:
@@ -90,9 +95,20 @@ class Sweep:
 
 
 def sweep(
-    settings: Sequence[Setting], axes: Sequence[Axis], videos: "VideoList", path: Path, plan: Plan, rank_by: RankBy = "accuracy"
+    settings: Sequence[Setting],
+    axes: Sequence[Axis],
+    videos: "VideoList",
+    path: Path,
+    plan: Plan,
+    rank_by: RankBy = "accuracy",
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Sweep:
-    """Train every setting into ``path/runs/<digest>`` and rank them; what is complete there is not trained again."""
+    """Train every setting into ``path/runs/<digest>`` and rank them; what is complete there is not trained again.
+
+    ``Interrupted``, with the state of every head saved, once ``stopped()``.
+    """
+    from temporal.nested import nested
+
     safe_name(path.name, "sweep name")
     folders = [path / RUNS / setting_name(setting, plan) for setting in settings]
     if len(set(folders)) < len(folders):
@@ -100,8 +116,8 @@ def sweep(
         twin = settings[folders.index(folders[first])]
         raise SpecError(f"the settings {settings[first].text()!r} and {twin.text()!r} of the grid are the same; leave one of them out")
     works = [Work(setting, videos, folder) for setting, folder in zip(settings, folders, strict=True)]
-    rows = [Row(work.setting, work.path, done) for work, done in zip(works, train_all(works, plan, "sweep"), strict=True)]
-    return Sweep(path, tuple(axes), tuple(ranked(rows, rank_by)), plan, rank_by)
+    rows = [Row(work.setting, work.path, done) for work, done in zip(works, train_all(works, plan, "sweep", stopped), strict=True)]
+    return Sweep(path, tuple(axes), tuple(ranked(rows, rank_by)), plan, rank_by, nested(rows, rank_by) if plan.cross_validate else None)
 
 
 def ranked(rows: Sequence[Row], rank_by: RankBy) -> list[Row]:
@@ -116,6 +132,11 @@ def ranked(rows: Sequence[Row], rank_by: RankBy) -> list[Row]:
 def sort_key(row: Row, rank_by: RankBy) -> tuple[float, ...] | None:
     """Smaller is better; None where the setting has no such figure."""
     accuracy, loss = row.val_accuracy, row.val_loss
+    return better(None if accuracy is None else accuracy.mean, None if loss is None else loss.mean, rank_by)
+
+
+def better(accuracy: float | None, loss: float | None, rank_by: RankBy) -> tuple[float, ...] | None:
+    """What to sort by, smallest first, of validation figures."""
     if rank_by == "loss":
-        return None if loss is None else (loss.mean,)
-    return None if accuracy is None else (-accuracy.mean, float("inf") if loss is None else loss.mean)
+        return None if loss is None else (loss,)
+    return None if accuracy is None else (-accuracy, float("inf") if loss is None else loss)

@@ -9,6 +9,7 @@ from store.errors import SpecError
 from store.files import safe_name
 from store.list_commands import list_options, whole_numbers
 from store.options import merge, resolve, spec_options
+from store.signals import stop_signals
 from store.videos import VideoList
 from temporal.cluster import BACKENDS, Backend
 from temporal.commands import device_option, head_weights_option, missing_option, protocol_option
@@ -109,7 +110,9 @@ def sweep(
     plan = Plan(tuple(numbers), cross_validate, allow_missing, jobs, device, cast("Backend", backend), scheduler, head_weights, together)
     if head_weights and not any(map(plan.weights_for, settings)):
         raise SpecError("--head-weights is given, but no head of the grid takes pretrained weights (see `actioncache heads`)")
-    done = run_sweep(settings, axes, videos, out / safe_name(name, "sweep name"), plan, "loss" if rank_by == "loss" else "accuracy")
+    path = out / safe_name(name, "sweep name")
+    with stop_signals("saving the state of the trainings, then stopping") as stopped:
+        done = run_sweep(settings, axes, videos, path, plan, "loss" if rank_by == "loss" else "accuracy", stopped)
     written = write_sweep(done)
     click.echo(text(done))
     click.echo(f"wrote {', '.join(map(str, written))}", err=True)

@@ -62,9 +62,22 @@ def notes(sweep: Sweep) -> list[str]:
     found = [f"{over}; ranked by the {by} of the validation part. Test figures stand beside and decide nothing."]
     if any(row.rank is None and not row.trained.failure for row in sweep.rows):
         found.append("- has no rank: it was trained without a validation part, or has no such figure; it stands in the order of the grid.")
+    if sweep.plan.cross_validate:
+        found.append(_nested_note(sweep))
     if sweep.missing:
         found.append(f"{sweep.missing} videos of the list have no features and were left out.")
     return found
+
+
+def _nested_note(sweep: Sweep) -> str:
+    found, start = sweep.nested, "A fold's validation videos are test videos of other folds, so the first rank was chosen with a view to"
+    if found is None:
+        return f"{start} its own test figure."
+    number = len(set(found.choices.values()))
+    return (
+        f"{start} its own test figure: report {percent(found.top1)} instead, the test figure of what each fold chose by its own "
+        f"validation videos ({number} of {len(sweep.rows)} in {len(found.choices)} folds)."
+    )
 
 
 def text(sweep: Sweep) -> str:
@@ -111,6 +124,8 @@ def json_text(sweep: Sweep) -> str:
         "cross_validate": sweep.plan.cross_validate,
         "ranked_by": f"validation {sweep.rank_by}",
     }
+    if sweep.nested:
+        data["chosen_in_each_fold"] = {"test_top1": asdict(sweep.nested.top1), "settings": sweep.nested.choices}
     return json.dumps({**data, "notes": notes(sweep), "settings": rows}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

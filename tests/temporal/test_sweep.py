@@ -4,10 +4,12 @@ import csv
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from store.errors import Interrupted, SpecError
@@ -15,9 +17,9 @@ from store.scores import ScoreTable
 from store.videos import VideoList, write_csv
 from temporal import many
 from temporal.grid import Setting
-from temporal.many import SeedFigures, Trained, hits, loss_sum
+from temporal.many import Plan, SeedFigures, Trained, hits, loss_sum, setting_name
 from temporal.run_dir import Run
-from temporal.spec import RunSpec
+from temporal.spec import HeadSpec, RunSpec
 from temporal.sweep import Row, ranked
 from temporal.sweep_commands import sweep
 
@@ -100,7 +102,7 @@ def test_an_interrupted_sweep_goes_on(run_sweep, tmp_path: Path, monkeypatch: py
     whole = run_sweep(*GRID, *FAST, name="whole")
     trained, train_one = [], many.train_one
 
-    def stop_at_third(work, plan, jobs, quiet=True):
+    def stop_at_third(work, plan, jobs, quiet=True, stopped=None):
         trained.append(work.path)
         if len(trained) == 3:
             raise Interrupted("SIGTERM: interrupted; run the command again")
@@ -132,7 +134,7 @@ def test_a_killed_worker_costs_its_setting_only(run_sweep, tmp_path: Path, monke
     assert len(re.findall(r"^[12] ", shown.stdout, re.MULTILINE)) == 2
 
 
-def _numbered_or_killed(index, work, plan):
+def _numbered_or_killed(index, work, plan, stop_file):
     import os
     import signal
 
@@ -185,6 +187,35 @@ def test_validation_figures_by_hand() -> None:
     expected = sum(np.log(np.exp(row).sum()) - row[label] for row, label in zip(values.astype(float), [0, 1, 1], strict=True))
     assert loss_sum(table) == pytest.approx(expected)
     assert loss_sum(ScoreTable(("a",), ("x", "y"), values[:1], "decision_values", np.array([0]), {})) is None
+
+
+def test_a_folder_is_named_by_what_is_trained_not_by_how_it_was_asked_for(order_store, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(order_store.path.parent.parent)
+    relative = order_store.path.relative_to(Path.cwd())
+    short = relative.with_name("rgb")
+    (tmp_path / "link").symlink_to(order_store.path.parent)
+    plan, spec = Plan(), RunSpec()
+    names = {setting_name(Setting({}, (path,), spec), plan) for path in (order_store.path, relative, short, tmp_path / "link" / "rgb")}
+    assert len(names) == 1
+    apart = replace(plan, together=False)
+    assert setting_name(Setting({}, (short,), spec), apart) not in names
+    svm = Setting({}, (short,), replace(spec, head=HeadSpec(name="svm_mean")))
+    assert setting_name(svm, apart) == setting_name(svm, plan)  # which never trains together with others
+    assert setting_name(Setting({}, (Path("nowhere"),), spec), plan) not in names
+
+
+def test_one_setting_has_the_bits_that_it_has_among_others(run_sweep, tmp_path: Path) -> None:
+    axis = ["--seeds", "0,1", "--head.hidden", "24"]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        run_sweep("--grid", "head.name=gru", *FAST, *axis, name="one")
+        run_sweep("--grid", "head.name=gru,max", *FAST, *axis, name="two")
+    finally:
+        torch.set_num_threads(threads)
+    for scores in (tmp_path / "sweeps/one").rglob("scores.npz"):
+        twin = tmp_path / "sweeps/two" / scores.relative_to(tmp_path / "sweeps/one")
+        assert np.array_equal(ScoreTable.load(scores).values, ScoreTable.load(twin).values)
 
 
 def test_cross_validation_ranks_by_all_validation_videos(run_sweep, tmp_path: Path) -> None:
