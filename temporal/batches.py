@@ -10,7 +10,7 @@ import numpy as np
 
 from temporal.maps import MapRows
 from temporal.projection import Projection
-from temporal.sampling import step_rows
+from temporal.sampling import sample_lengths, step_rows
 from temporal.sequences import Sequences
 from temporal.spec import SequenceSpec
 
@@ -71,12 +71,19 @@ def padded(sequences: Sequences, projection: Projection, spec: SequenceSpec, dev
         return StoredSequences(sequences, spec, device)
     if projection.empty and device == "cpu":
         return PaddedSequences(sequences, sequences.rows, spec, device)
+    from temporal.size import check_rows
+
     compact = sequences.compact()
-    return PaddedSequences(compact, projection.apply(compact.held_rows()), spec, device)
+    rows = projection.apply(compact.held_rows())
+    check_rows(rows.nbytes, device)
+    return PaddedSequences(compact, rows, spec, device)
 
 
 class _Indexed:
-    """What both kinds have: the rows of every step of every sample."""
+    """What both kinds have: where each sample's rows are.
+
+    Which of them its steps take is computed a batch at a time: for all samples, padded to the longest, it could be more than the features.
+    """
 
     def __init__(self, sequences: Sequences, spec: SequenceSpec, device: str) -> None:
         import torch
@@ -84,9 +91,11 @@ class _Indexed:
         self.ids = sequences.ids
         self.owners = sequences.owners
         self.video_labels = np.array(sequences.labels)
-        self.steps, self.host_lengths = step_rows(sequences.starts, sequences.counts, spec)
-        self.ragged = bool((self.host_lengths < self.steps.shape[1]).any())
-        self.lengths = torch.from_numpy(self.host_lengths).to(device)
+        self.spec, self.starts, self.counts = spec, sequences.starts, sequences.counts
+        host_lengths = sample_lengths(self.counts, spec)
+        self.longest = int(host_lengths.max())
+        self.ragged = bool((host_lengths < self.longest).any())
+        self.lengths = torch.from_numpy(host_lengths).to(device)
         self.labels = torch.from_numpy(self.video_labels[self.owners]).to(device)
 
     def __len__(self) -> int:
@@ -96,6 +105,10 @@ class _Indexed:
     def device(self) -> "torch.device":
         """Where batches are."""
         return self.labels.device
+
+    def rows_of(self, chosen: np.ndarray) -> np.ndarray:
+        """The row of every step of a batch, int64 [B, T]."""
+        return step_rows(self.starts[chosen], self.counts[chosen], self.spec)[0]
 
     def finish(self, x: "torch.Tensor", chosen: np.ndarray) -> Batch:
         """Features [B, T, ...] of the steps, as stored, to a batch."""
@@ -121,7 +134,6 @@ class PaddedSequences(_Indexed):
         with warnings.catch_warnings():  # rows that other processes share are mapped read-only, and nothing here writes to them
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             self.rows = torch.from_numpy(rows).to(device)
-        self.index = torch.from_numpy(self.steps).to(device)
         self._rooms: dict[torch.dtype, torch.Tensor] = {}
 
     @property
@@ -141,11 +153,9 @@ class PaddedSequences(_Indexed):
             yield self._again(chosen) if self.device.type == "cpu" else self.batch(chosen)
 
     def _rows_of(self, chosen: np.ndarray) -> "torch.Tensor":
-        """The row of every step of a batch, int64 [B, T]."""
         import torch
 
-        longest = int(self.host_lengths[chosen].max())
-        return self.index[torch.from_numpy(chosen).to(self.device), :longest]
+        return torch.from_numpy(self.rows_of(chosen)).to(self.device)
 
     def _again(self, chosen: np.ndarray) -> Batch:
         """``batch`` in the memory of the one before: fresh pages for each would take longer than gathering and casting."""
@@ -241,12 +251,12 @@ class StoredSequences(_Indexed):
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All samples in order, at most ``size`` at a time, fewer where maps are large."""
-        of_one = 4 * int(np.prod(self.maps.shape[1:])) * self.steps.shape[1]
+        of_one = 4 * int(np.prod(self.maps.shape[1:])) * self.longest
         return self.in_order(np.arange(len(self)), max(1, min(size, MAPS_AT_ONCE // of_one)))
 
     def _read(self, chosen: np.ndarray) -> np.ndarray:
         """Maps of the steps as stored, [B, T, C, H, W]."""
-        index = self.steps[chosen, : int(self.host_lengths[chosen].max())]
+        index = self.rows_of(chosen)
         return self.maps.take(index.ravel()).reshape(*index.shape, *self.maps.shape[1:])
 
     def _on_device(self, read: np.ndarray, chosen: np.ndarray) -> Batch:

@@ -6,13 +6,13 @@ from store.errors import SpecError
 from temporal.spec import SequenceSpec
 
 
-def sigma(num_clips: int, steps: int) -> np.ndarray:
-    """Which of K clips the T steps take, int64 [T], counted from 0 (PAPERS A, with t counted from 1 there).
+def sigma(num_clips: int | np.ndarray, steps: int) -> np.ndarray:
+    """Which of K clips the T steps take, int64 [T] ([S, T] for K [S, 1]), counted from 0 (PAPERS A, with t counted from 1 there).
 
     sigma(t) = 1 + floor((t - 1)(K - 1) / (T - 1)); K < T repeats, K = T is the identity, T = 1 takes the first.
     """
-    if num_clips < 1 or steps < 1:
-        raise SpecError(f"a sequence needs at least one clip and one step, not {num_clips} and {steps}")
+    if np.min(num_clips) < 1 or steps < 1:
+        raise SpecError(f"a sequence needs at least one clip and one step, not {np.min(num_clips)} and {steps}")
     return np.arange(steps, dtype=np.int64) * (num_clips - 1) // max(steps - 1, 1)
 
 
@@ -21,14 +21,15 @@ def step_rows(starts: np.ndarray, counts: np.ndarray, spec: SequenceSpec) -> tup
 
     Places at and after a sample's length are padding and hold its first row.
     """
-    lengths = counts if spec.sampling == "all" else np.full(len(counts), spec.steps, dtype=np.int64)
-    longest = int(lengths.max())
-    known, which = np.unique(counts, return_inverse=True)
-    table = np.zeros((len(known), longest), dtype=np.int64)
-    for row, count in zip(table, known.tolist(), strict=True):
-        steps = np.arange(count) if spec.sampling == "all" else sigma(count, spec.steps)
-        row[: len(steps)] = steps
-    return starts[:, None] + table[which], np.array(lengths)
+    lengths = sample_lengths(counts, spec)
+    steps = np.arange(int(lengths.max()), dtype=np.int64)
+    taken = np.where(steps < counts[:, None], steps, 0) if spec.sampling == "all" else sigma(counts[:, None], spec.steps)
+    return starts[:, None] + taken, lengths
+
+
+def sample_lengths(counts: np.ndarray, spec: SequenceSpec) -> np.ndarray:
+    """Steps of samples that own ``counts`` rows each, int64 [S]."""
+    return np.array(counts) if spec.sampling == "all" else np.full(len(counts), spec.steps, dtype=np.int64)
 
 
 def spread(firsts: np.ndarray, counts: np.ndarray) -> np.ndarray:
