@@ -21,6 +21,18 @@ class Protocol(NamedTuple):
     after: tuple[str, ...]
 
 
+def _unsaid() -> dict[str, tuple[Any, str]]:
+    """What a paper that names neither a number of epochs nor a batch leaves to us."""
+    return {
+        "train.gradient_clip": (0.0, "choice: the paper names no limit of the gradient"),
+        "train.batch_size": (32, "choice: the paper names none"),
+        "train.epochs": (100, "choice: the paper names none; at most so many"),
+        "train.validation": (0.15, "choice: so much of the training list, in whole groups, decides when to stop"),
+        "train.patience": (20, "choice: as above"),
+        "train.refit": (True, "choice: the paper holds nothing of the training list back, so the head is trained anew on all of it"),
+    }
+
+
 PROTOCOLS: dict[str, Protocol] = {
     "lakhal2018": Protocol(
         "Lakhal, Clapés, Escalera, Lanz, Cavallaro: Residual Stacked RNNs for Action Recognition, 2018",
@@ -37,6 +49,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "head.dropout": (0.0, "choice: the paper names no dropout"),
             "train.optimizer": ("rmsprop", '"we used the RMSProp optimizer"'),
             "train.learning_rate": (1e-3, '"with a learning rate of 10^-3"'),
+            **_unsaid(),
         },
         (
             "late fusion, element-wise product (best): fuse rgb=RGB flow=FLOW --rule product",
@@ -84,14 +97,15 @@ PROTOCOLS: dict[str, Protocol] = {
             "head.output": ("last", "choice: the paper does not say which step is read"),
             "head.dropout": (0.0, "choice: the paper names no dropout"),
             "train.optimizer": ("adam", '"We use ADAM as learning algorithm"'),
-            "train.gradient_clip": (0.0, "choice: the paper names no limit of the gradient"),
+            "train.learning_rate": (1e-3, "choice: the paper names none; Adam's usual one (1e-4 for the pretrained blocks)"),
+            **_unsaid(),
         },
         (
             "the other baseline, mean and a linear classifier: train-head --protocol iqbal2017 --head.name mean",
             "both without Z-normalisation: --no-sequence.znorm",
             "recurrent residual blocks (identity, linear, nonlinear; positions; skips), on maps: train-head --protocol iqbal2017 "
             "--no-sequence.znorm --head.name recurrent_residual --head.params skip=identity,position=block4_end,skips=1 "
-            "--sequence.samples windows --sequence.window 2 --sequence.stride 2",
+            "--sequence.samples windows --sequence.window 2 --sequence.stride 2 --train.learning-rate 1e-4 --head-weights FILE",
         ),
     ),
 }

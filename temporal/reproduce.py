@@ -44,6 +44,10 @@ class Measured:
         """Mean over the splits, then over the seeds; the deviation is that of the seeds."""
         return Figure.of([mean(values) for values in zip(*self.top1.values(), strict=True)]) if self.top1 else None
 
+    def of_split(self, split: str) -> Figure | None:
+        """The same of one split."""
+        return Figure.of(self.top1[split]) if split in self.top1 else None
+
 
 @dataclass(frozen=True)
 class Reproduction:
@@ -58,6 +62,12 @@ class Reproduction:
     num_classes: int
     quick: bool
     missing: int
+
+    @property
+    def papers_split(self) -> str:
+        """The split that the paper's numbers are of, where it is one of several here; else empty."""
+        name = f"split-{self.paper.split}"
+        return name if name in self.splits and len(self.splits) > 1 else ""
 
     @property
     def failed(self) -> list[Measured]:
@@ -76,6 +86,7 @@ class Bench:
     overrides: Mapping[str, Any]
     score_files: ScoreFiles
     fuse: Fuser
+    stopped: Callable[[], bool] = lambda: False  # whether to save and raise ``Interrupted``
 
 
 def reproduce(paper: Paper, bench: Bench) -> Reproduction:
@@ -144,7 +155,7 @@ def _train(settings: Sequence[Setting], bench: Bench) -> dict[str, dict[str, Tra
     keys = [(name, split) for name in named for split in bench.lists]
     works = [Work(named[name], bench.lists[split], run_folder(bench, name, split)) for name, split in keys]
     found: dict[str, dict[str, Trained]] = {name: {} for name in named}
-    for (name, split), result in zip(keys, train_all(works, bench.plan, "reproduce") if works else [], strict=True):
+    for (name, split), result in zip(keys, train_all(works, bench.plan, "reproduce", bench.stopped) if works else [], strict=True):
         found[name][split] = result
     return found
 

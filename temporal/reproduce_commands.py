@@ -12,6 +12,7 @@ from store.errors import SpecError
 from store.files import safe_name
 from store.list_commands import splits_options, whole_numbers
 from store.options import spec_options
+from store.signals import stop_signals
 from store.videos import VideoList
 from temporal.cluster import Backend
 from temporal.commands import device_option, head_weights_option, missing_option
@@ -47,7 +48,7 @@ NOT_TRAINED = 0.2  # of a training list: roughly what the validation part, or th
     "scores",
     multiple=True,
     metavar="NAME=FILE.npz",
-    help="Score table to fuse with, e.g. idt=idt.npz; {} stands for each split's number.",
+    help="Score table to fuse with, e.g. idt=idt.npz; {} stands for each split's number (--splits).",
 )
 @click.option("--name", help="Name of the folder, OUT/NAME. [default: the paper's name, with -quick if so]")
 @click.option(
@@ -103,8 +104,9 @@ def reproduce(
     plan = Plan(tuple(numbers), cross_validate, allow_missing, jobs, device, cast("Backend", backend), scheduler, head_weights, together)
     named = {f"split-{number}" if number else "list": videos for number, videos in lists.items()}
     facts = gather(paper, features, levels, scores, next(iter(lists.values())), cross_validate, quick)
-    bench = Bench(folder, facts, named, plan, overrides, score_files(paper, scores, named), context.obj.fuse)
-    done = run(paper, bench)
+    files = score_files(paper, scores, named)
+    with stop_signals("saving the state of the trainings, then stopping") as stopped:
+        done = run(paper, Bench(folder, facts, named, plan, overrides, files, context.obj.fuse, stopped))
     written = write_reproduction(done, folder, shlex.join(["actioncache", *sys.argv[1:]]))
     click.echo(text(done))
     click.echo(f"wrote {', '.join(map(str, written))}", err=True)
@@ -122,19 +124,24 @@ def gather(
 ) -> Facts:
     """Open the stores by role and count what there is to train on."""
     from store.features import FeatureStore
+    from temporal.experiment import videos_in_use
+    from temporal.folds import list_part
 
     roles = parse_named(features, tuple(paper.roles), "--features", first=next(iter(paper.roles)))
     stores = {role: [FeatureStore.open(Path(path)) for path in paths] for role, paths in roles.items()}
     named = dict(text.partition("=")[::2] for text in levels)
     if wrong := [text for text in levels if "=" not in text]:
         raise SpecError(f"--level {wrong[0]!r} is not NAME=LEVEL")
-    training = [video.id for video in videos if cross_validate or video.split in ("train", "")]
-    used = (1 - NOT_TRAINED) * sum(_clips(stores, training))
-    return Facts(stores, {**paper.levels, **named}, [text.partition("=")[0] for text in scores], len(training), int(used), quick)
+    used = videos_in_use(videos)  # HMDB-51's flag 0 is no training video
+    training = [video.id for video in videos] if cross_validate else [used.videos[at].id for at in list_part(used).train]
+    clips = {role: _clips(found[0], training) for role, found in stores.items()}
+    used_clips = int((1 - NOT_TRAINED) * sum(next(iter(clips.values()))))
+    tables = [text.partition("=")[0] for text in scores]
+    return Facts(stores, {**paper.levels, **named}, tables, len(training), used_clips, quick, clips)
 
 
-def _clips(stores: "Mapping[str, Sequence[FeatureStore]]", ids: Sequence[str]) -> list[int]:
-    rows = next(iter(stores.values()))[0].num_rows()
+def _clips(store: "FeatureStore", ids: Sequence[str]) -> list[int]:
+    rows = store.num_rows()
     return [rows.get(id_, 0) for id_ in ids]
 
 
@@ -143,6 +150,8 @@ def score_files(paper: Paper, texts: Sequence[str], lists: Mapping[str, VideoLis
     found: dict[str, dict[str, Path]] = {}
     for name, values in parse_named(texts, tuple(paper.scores) or ("(this paper fuses with none)",), "--scores").items():
         value = values[-1]
+        if "{}" in value and list(lists) == ["list"]:
+            raise SpecError(f"--scores {name}={value}: {{}} stands for the number of a split; give --splits, or name the file")
         if len(lists) > 1 and "{}" not in value:
             raise SpecError(f"--scores {name}={value} is one file for {len(lists)} splits; write {{}} where its number stands")
         found[name] = {split: Path(value.replace("{}", split.rpartition("-")[2])) for split in lists}

@@ -28,11 +28,13 @@ class Section:
     rows: tuple[tuple[Measured, tuple[str, ...]], ...]
     left_out: tuple[tuple[str, str], ...]
     svg: str
+    split: str
 
     @property
     def header(self) -> list[str]:
         """Titles of the columns."""
-        return [*self.table.columns, *(f"paper, {name}" for name in self.datasets), "ours", "± seeds"]
+        ours = [f"ours, {self.split}".replace("-", " "), "ours, all splits"] if self.split else ["ours"]
+        return [*self.table.columns, *(f"paper, {name}" for name in self.datasets), *ours, "± seeds"]
 
 
 def write_reproduction(done: Reproduction, path: Path, command: str) -> list[Path]:
@@ -45,26 +47,29 @@ def write_reproduction(done: Reproduction, path: Path, command: str) -> list[Pat
 
 def sections(done: Reproduction) -> list[Section]:
     """Every table of the paper."""
-    return [_section(table, lines) for table, lines in done.tables]
+    return [_section(table, lines, done.papers_split) for table, lines in done.tables]
 
 
-def _section(table: Table, lines: Sequence[Measured]) -> Section:
+def _section(table: Table, lines: Sequence[Measured], split: str) -> Section:
     datasets = tuple(name for name in (UCF, HMDB) if any(name in each.line.published for each in lines))
-    rows = tuple((each, _cells(each, datasets)) for each in lines)
+    rows = tuple((each, _cells(each, datasets, split)) for each in lines)
     left_out: dict[str, list[str]] = {}
     for each in lines:
         if reason := each.skipped or each.failed:
             left_out.setdefault(("failed: " if each.failed else "") + reason, []).append(", ".join(each.line.names))
-    return Section(table, datasets, rows, tuple(("; ".join(names), reason) for reason, names in left_out.items()), picture(table, lines))
+    return Section(
+        table, datasets, rows, tuple(("; ".join(names), reason) for reason, names in left_out.items()), picture(table, lines), split
+    )
 
 
-def _cells(measured: Measured, datasets: Sequence[str]) -> tuple[str, ...]:
-    published = [f"{measured.line.published[name]:.1f}" if name in measured.line.published else "" for name in datasets]
-    figure = measured.figure
-    if figure is None:
-        return (*measured.line.names, *published, "failed" if measured.failed else "not done", "")
-    deviation = "" if figure.deviation is None else f"{100 * figure.deviation:.2f}"
-    return (*measured.line.names, *published, f"{100 * figure.mean:.2f}", deviation)
+def _cells(measured: Measured, datasets: Sequence[str], split: str) -> tuple[str, ...]:
+    published = [f"{measured.line.published[name]:g}" if name in measured.line.published else "" for name in datasets]
+    figures = [measured.of_split(split), measured.figure] if split else [measured.figure]
+    problem = "failed" if measured.failed else "not done"
+    ours = [problem if figure is None else f"{100 * figure.mean:.2f}" for figure in figures]
+    last = figures[-1]
+    deviation = "" if last is None or last.deviation is None else f"{100 * last.deviation:.2f}"
+    return (*measured.line.names, *published, *ours, deviation)
 
 
 def facts(done: Reproduction) -> list[tuple[str, str]]:
@@ -87,6 +92,7 @@ def facts(done: Reproduction) -> list[tuple[str, str]]:
 def cautions(done: Reproduction) -> list[str]:
     """What stands between our numbers and the paper's."""
     found = ["Figures are top-1 accuracies in per cent on the test part: the mean over splits and seeds, and the deviation over the seeds."]
+    found.append(f"The paper's numbers in these tables are of split {done.paper.split}{_like_with_like(done)}.")
     if done.quick:
         found.append("This is a quick run: an eighth of the paper's units and a few epochs. Its numbers reproduce nothing.")
     if same := CLASSES.get(done.num_classes):
@@ -99,6 +105,12 @@ def cautions(done: Reproduction) -> list[str]:
         )
     found.append("No test label chose anything: epochs are the protocol's, or chosen on a validation part that keeps groups together.")
     return found
+
+
+def _like_with_like(done: Reproduction) -> str:
+    if done.papers_split:
+        return "; ours of that split stand beside them"
+    return "" if f"split-{done.paper.split}" in done.splits else "; ours are of what stands above under evaluation"
 
 
 def headline(done: Reproduction) -> str:

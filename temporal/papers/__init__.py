@@ -71,7 +71,8 @@ class Table:
 class Paper:
     """``roles``: what each input is and how to make it; the first one is what a store without a name is taken for.
 
-    ``levels``: the paper's names of levels -> this project's; ``scores``: names of the score tables that it fuses with.
+    ``levels``: the paper's names of levels -> this project's; ``scores``: names of the score tables that it fuses with; ``split``: of
+    the data sets, the one that the tables' numbers are of.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Paper:
     levels: Mapping[str, str]
     scores: Mapping[str, str]
     tables: Callable[[Facts], list[Table]]
+    split: int = 1
 
 
 def load_paper(name: str) -> Paper:

@@ -1,7 +1,7 @@
 """What the user gives to reproduce a paper: stores by role, their levels by the paper's names, score tables, the list's size."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from store.errors import SpecError
@@ -15,7 +15,10 @@ QUICK_DIVISOR = 8  # hidden units and PCA in a quick reproduction
 
 @dataclass(frozen=True)
 class Facts:
-    """``stores``: role -> stores; ``levels``: the paper's name of a level -> the store's; ``scores``: names of the tables given."""
+    """``stores``: role -> stores; ``levels``: the paper's name of a level -> the store's; ``scores``: names of the tables given.
+
+    ``clips``: role -> how many clips each training video has.
+    """
 
     stores: Mapping[str, Sequence["FeatureStore"]]
     levels: Mapping[str, str]
@@ -23,6 +26,7 @@ class Facts:
     training_videos: int
     training_clips: int
     quick: bool = False
+    clips: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def find(self, role: str, level: str) -> "tuple[FeatureStore, Level] | str":
         """The first store of a role that has a level ("" is its only one), or in words what is missing."""
@@ -47,6 +51,12 @@ class Facts:
         """Whether a clip is a sequence itself: features [clips, frames, D]."""
         found = self.find(role, level)
         return not isinstance(found, str) and len(found[1].row_shape) == 2
+
+    def training_windows(self, role: str, window: int) -> int:
+        """How many pieces of ``window`` clips, side by side, the training videos are cut into; a video is one where nothing is known."""
+        if not self.clips.get(role):
+            return self.training_videos
+        return sum(max(clips // window, 1) for clips in self.clips[role] if clips)
 
     def units(self, published: int) -> int:
         """The paper's number of units, or an eighth of it when quick."""

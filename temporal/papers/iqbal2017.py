@@ -15,7 +15,7 @@ BLOCK4_UNITS = 3  # of ResNet-50; more skips than that begin in block 3, which b
 POSITIONS = {"block1": 0.265, "block2": 0.234, "block4_mid": 0.231, "block4_end": 0.219}
 KINDS = {"identity": 0.197, "linear": 0.219, "nonlinear": 0.210}
 CONTEXTS = {1: 0.236, 2: 0.197, 3: 0.194, 5: 0.209}
-SHARE_OF_TRAINING = 0.01  # "we update the model after observing 1% of training data"
+SHARE_OF_TRAINING = 0.01  # "we update the model after observing 1% of training data", which are the windows that videos are cut into
 FINE_TUNING_RATE = 1e-4  # choice: the paper gives none; pretrained blocks and a new classifier are trained together
 
 
@@ -48,7 +48,7 @@ def _skips(facts: Facts, position: str, kind: str, skips: int) -> Train:
         "sequence.samples": "windows",
         "sequence.znorm": False,
         "train.learning_rate": FINE_TUNING_RATE,
-        "train.batch_size": max(1, round(SHARE_OF_TRAINING * facts.training_videos)),
+        "train.batch_size": max(1, round(SHARE_OF_TRAINING * facts.training_windows("maps", skips + 1))),
     }
     return Train((("maps", level),), {**varied, **{f"head.params.{name}": value for name, value in params.items()}}, base)
 

@@ -16,9 +16,12 @@ from store.errors import SpecError
 from store.layout import Level
 from store.scores import ScoreTable
 from store.videos import VideoList, write_csv
+from temporal.many import Plan
 from temporal.papers import PAPERS, Fuse, Train, load_paper
 from temporal.papers.inputs import Facts
-from temporal.reproduce_commands import reproduce
+from temporal.reproduce import Measured, Reproduction
+from temporal.reproduce_commands import gather, reproduce
+from temporal.reproduce_files import markdown_text
 
 TEXTS = {"lakhal2018": "lakhal2018_residual_stacked_rnns", "zheng2017": "zheng2017_mrrn"}
 TEXTS |= {"iqbal2017": "iqbal2017_recurrent_residual_networks"}
@@ -166,7 +169,7 @@ def test_the_levels_of_zheng_are_fused_with_the_papers_weights(run, make_store, 
     assert page.count("<svg") == 3
     assert not re.search(r"""(src|href)=["'](?!#)""", page)
     assert f"{fused['top1']['mean']:.2f}" in page
-    assert "81.4" in (folder / "results.md").read_text()
+    assert "81.38" in (folder / "results.md").read_text()
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("spec.json")}
     run("zheng2017", "--features", store.path)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("spec.json")} == before
@@ -193,6 +196,38 @@ def test_skips_read_the_maps_that_enter_their_first_unit() -> None:
     assert contexts.lines[3].how.base["train.batch_size"] == 95  # one per cent of the training videos
 
 
+def test_a_batch_is_one_per_cent_of_the_training_windows() -> None:
+    """200 videos of 20 maps and 100 of 5: windows of 2 without overlap."""
+    facts = Facts({}, {}, (), 300, 200_000, clips={"maps": [20] * 200 + [5] * 100})
+    kinds = load_paper("iqbal2017").tables(facts)[2]
+    assert kinds.lines[0].how.base["train.batch_size"] == round(0.01 * (200 * 10 + 100 * 2))
+
+
+def test_videos_of_no_split_are_no_training_videos(order_store, order_videos) -> None:
+    """HMDB-51's flag 0."""
+    videos = tuple(replace(video, split="" if video.group == "g0" else video.split) for video in order_videos)
+    some = VideoList(videos, order_videos.classes)
+    facts = gather(load_paper("lakhal2018"), [f"rgb={order_store.path}"], [], [], some, False, False)
+    assert facts.training_videos == 12
+    assert facts.clips == {"rgb": [8] * 12}
+    without = VideoList(tuple(replace(video, split="") for video in order_videos), order_videos.classes)
+    assert gather(load_paper("lakhal2018"), [f"rgb={order_store.path}"], [], [], without, False, False).training_videos == 24
+
+
+def test_published_numbers_are_shown_in_full_and_beside_ours_of_their_split(order_store, order_videos) -> None:
+    paper = load_paper("zheng2017")
+    table = paper.tables(Facts({}, {}, (), 9537, 200_000))[0]
+    measured = tuple(Measured(line, {"split-1": [0.5, 0.6], "split-2": [0.1, 0.2]}) for line in table.lines)
+    done = Reproduction(paper, ((table, measured),), Plan((0, 1)), {"split-1": 10, "split-2": 10}, {}, {}, 51, False, 0)
+    text = markdown_text(done, "command")
+    assert "| 1024 units | 3 | 50.78 | 55.00 | 35.00 | 7.07 |" in text
+    assert "| ours, split 1 | ours, all splits |" in text
+    assert "The paper's numbers in these tables are of split 1; ours of that split stand beside them." in text
+    one = replace(done, splits={"list": 10}, tables=((table, tuple(replace(each, top1={"list": [0.5]}) for each in measured)),))
+    assert "are of split 1; ours are of what stands above" in markdown_text(one, "command")
+    assert "| paper, HMDB-51 | ours | ± seeds |" in markdown_text(one, "command")
+
+
 def test_sizes_that_the_features_do_not_allow_are_left_out() -> None:
     """D = 24 and 100 clips: PCA to 24 at most, and so is the paper's base size."""
     store = SimpleNamespace(layout=(Level("fc6", "float32", (24,)),), path=Path("rgb"), levels=("fc6",))
@@ -208,5 +243,7 @@ def test_wrong_inputs_are_told(run, streams, tmp_path: Path) -> None:
         run("lakhal2018", "--features", "depth=x")
     with pytest.raises(SpecError, match=r"there is no score table nothing.npz"):
         run("lakhal2018", "--features", streams["rgb"], "--scores", "idt=nothing.npz")
+    with pytest.raises(SpecError, match=r"idt=idt-\{\}.npz: \{\} stands for the number of a split; give --splits"):
+        run("lakhal2018", "--features", streams["rgb"], "--scores", "idt=idt-{}.npz")
     with pytest.raises(SpecError, match="this paper fuses with none"):
         run("zheng2017", "--features", streams["rgb"], "--scores", "idt=nothing.npz")
