@@ -40,7 +40,9 @@ def _interrupted(folder: Path, sent: signal.Signals, *words: str, whole_group: b
     return messages
 
 
-@pytest.mark.parametrize(("sent", "together"), [(signal.SIGTERM, "--together"), (signal.SIGUSR1, "--apart")])
+@pytest.mark.parametrize(
+    ("sent", "together"), [(signal.SIGTERM, "--together"), pytest.param(signal.SIGUSR1, "--apart", marks=pytest.mark.slow)]
+)
 def test_a_sweep_saves_and_stops(order_store, order_videos, tmp_path, sent, together) -> None:
     write_csv(order_videos, tmp_path / "list.csv")
     words = ["sweep", str(tmp_path / "list.csv"), "--features", str(order_store.path), "--name", "s", "--out", str(tmp_path / "out")]
@@ -48,6 +50,7 @@ def test_a_sweep_saves_and_stops(order_store, order_videos, tmp_path, sent, toge
     _interrupted(tmp_path / "out", sent, *words, whole_group=True)
 
 
+@pytest.mark.slow
 def test_a_reproduction_saves_and_stops(order_store, order_videos, tmp_path) -> None:
     write_csv(order_videos, tmp_path / "list.csv")
     words = ["reproduce", "lakhal2018", str(tmp_path / "list.csv"), "--features", str(order_store.path), "--out", str(tmp_path / "out")]
