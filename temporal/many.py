@@ -8,6 +8,7 @@ import contextlib
 import functools
 import io
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ class Trained:
     failure: str = ""
 
 
+_TURNS = threading.Lock()  # torch's generators and threads are a process's: workers that are threads of one (Dask's may be) take turns
 Numbered = tuple[int, Trained | None]  # of a work: its position, and what came of it; None where it was interrupted
 
 
@@ -195,7 +197,7 @@ def _numbered(index: int, work: Work, plan: Plan, stop_file: Path) -> Numbered:
     """An interruption is no exception here: that would make joblib kill the other workers, which are saving their state."""
     from temporal.parallel import Polled, deaf
 
-    with deaf():
+    with deaf(), _TURNS:
         try:
             return index, None if stop_file.exists() else train_one(work, plan, 1, stopped=Polled(stop_file.exists))
         except Interrupted:
