@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from extract.lasting import retried_text
 from extract.spec import FeatureSpec, RunOptions
 from extract.wishes import Asked, Wish, wishes
 from store.digest import to_plain
@@ -214,7 +215,7 @@ def summary_text(store_path: Path, summary: "Summary") -> str:
     lines += [f"note: {note}" for note in summary.notes]
     lines += [f"failed {video} [{stage}]: {reason}" for video, (stage, reason) in summary.failed.items()]
     if summary.failed:
-        lines.append("a recorded failure is tried again once its file has changed, or with --retry-failed")
+        lines.append(retried_text(stage for stage, _ in summary.failed.values()))
     return "\n".join(lines)
 
 

@@ -119,6 +119,13 @@ def check_written(folder: Path, spec: FlowSpec) -> None:
         raise SpecError(f"{path}: this flow was written with {made}, but the spec says {said}; set {flags}")
 
 
+def check_root(folder: Path, spec: FlowSpec) -> None:
+    """As ``check_written`` of ``--flow-root``; also ``SpecError`` where it is no folder, which would fail every video."""
+    if not folder.is_dir():
+        raise SpecError(f"--flow-root {folder} is no folder; check its name, and that its disk is mounted")
+    check_written(folder, spec)
+
+
 def written_folders(root: Path | None, video: Path, video_id: str) -> tuple[Path, ...]:
     """Where ``flow.json`` of a video's flow may be: in ``root``, or in the folder of its frames and those above it that its id names."""
     return (root,) if root is not None else (video, *video.parents[: len(PurePosixPath(video_id).parts)])

@@ -14,7 +14,7 @@ from extract.dry_run import Coming, Forecast, forecast
 from extract.fit import as_trained, check_fit, notes
 from extract.flow import weights_for
 from extract.flow_device import check_flow_on
-from extract.flow_files import check_written
+from extract.flow_files import check_root
 from extract.flow_frames import resolve_flow
 from extract.fold import fold
 from extract.modality import with_quantise
@@ -41,9 +41,6 @@ def extract_list(
 ) -> list[tuple[Path, Summary]]:
     """Everything that ``actioncache extract`` does; returns each store's folder and summary. ``part`` names its shards."""
     prepared = prepare_wishes(wishes, options)
-    for spec, _ in prepared:
-        if spec.flow.method == FLOW_FILES and options.flow_root:
-            check_written(Path(options.flow_root), spec.flow)
     told = [tuple(notes(spec, backbone.info)) for spec, backbone in prepared]
     for note in dict.fromkeys(note for each in told for note in each):  # now, and not only in the summary hours later
         print(f"note: {note}", file=sys.stderr, flush=True)
@@ -82,6 +79,8 @@ def prepare_wishes(wishes: Sequence[Wish], options: RunOptions) -> list[tuple[Fe
     prepared = [prepare_spec(wish.preset, wish.overrides, wish.weights, device, each) for wish, each in zip(wishes, weights, strict=True)]
     for spec, _ in prepared:
         check_flow_on(spec.flow, options)
+        if spec.flow.method == FLOW_FILES and options.flow_root:
+            check_root(Path(options.flow_root), spec.flow)
     first, *others = [spec for spec, _ in prepared]
     for other in others:
         if other == first:

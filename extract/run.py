@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from extract.backbones import Backbone
 from extract.device import resolve_device
 from extract.engine import Extraction, make_extraction, run_together
+from extract.lasting import stands
 from extract.passes import as_before, note_passes
 from extract.publish import Publisher
 from extract.spec import FeatureSpec, RunOptions
@@ -116,14 +117,14 @@ def extract_together(
 def outstanding(videos: VideoList, store: FeatureStore, retry_failed: bool) -> tuple[list[Video], int, dict[str, tuple[str, str]]]:
     """Split a list by what the store knows: videos to do, the number that is there, and ``{id: (stage, reason)}`` recorded as failed.
 
-    A failed video whose file has changed since is to do again.
+    ``extract.lasting`` says which failed videos are to do again.
     """
     missing = set(store.missing(videos.ids))
     failures = {} if retry_failed else store.failures()
     known = {
         video.id: (failures[video.id].stage, failures[video.id].reason)
         for video in videos
-        if video.id in missing and video.id in failures and failures[video.id].is_current(video.path)
+        if video.id in missing and video.id in failures and stands(failures[video.id], video.path, store.spec)
     }
     todo = [video for video in videos if video.id in missing and video.id not in known]
     return todo, len(videos) - len(missing), known

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from extract.lasting import MEMORY
 from extract.slots import SLOT_BYTES, SLOTS, Slots
 from store.errors import PipelineError
 
@@ -103,6 +104,6 @@ def _attempt(work: Work, job: Any, emitter: Emitter) -> tuple[str, Any]:
     except StageError as error:
         return "failed", (error.stage, str(error))
     except MemoryError:
-        return "failed", ("decode", "the worker ran out of memory")
+        return "failed", (MEMORY, "the worker ran out of memory")
     except Exception as error:  # whatever one video does to a library is that video's failure
         return "failed", ("decode", f"{type(error).__name__}: {error}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,12 +38,20 @@ class Failure:
 
 
 def file_state(path: Path) -> tuple[int | None, int | None]:
-    """Size in bytes and time of change in nanoseconds; (None, None) for a file that is not there."""
+    """Size in bytes and time of change in nanoseconds; (None, None) for a file that is not there.
+
+    Of a folder: the bytes of the files in it together, and the newest time of them and of itself. Its own time alone would not tell of a
+    file that is written anew in its place.
+    """
     try:
         status = path.stat()
+        if not stat.S_ISDIR(status.st_mode):
+            return status.st_size, status.st_mtime_ns
+        with os.scandir(path) as entries:
+            inside = [entry.stat() for entry in entries if entry.is_file()]
     except OSError:
         return None, None
-    return status.st_size, status.st_mtime_ns
+    return sum(each.st_size for each in inside), max(each.st_mtime_ns for each in (status, *inside))
 
 
 def new_failure(video_id: str, stage: str, reason: str, path: Path | None) -> Failure:

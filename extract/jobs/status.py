@@ -1,12 +1,13 @@
 """How far a list is: read from the store, the recorded failures and the scheduler's queue; nothing else is kept. Imports no torch."""
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from extract.jobs.plan import SUFFIX, Plan, load
 from extract.jobs.slurm import TaskState, jobs_folder
+from extract.lasting import stands
 from store.errors import SpecError
 from store.failures import Failure
 from store.features import FeatureStore
@@ -45,10 +46,11 @@ class State:
 
 
 def state(videos: VideoList, store: FeatureStore, tasks: Sequence[TaskState] = (), now: float | None = None) -> State:
-    """Look at a store as it is now. A failed video whose file has changed since is outstanding: ``extract`` will try it again."""
+    """Look at a store as it is now. Failed videos that ``extract`` will try again are outstanding (``extract.lasting``)."""
     missing = set(store.missing(videos.ids))
     recorded = store.failures()
-    failed = {video.id: (recorded[video.id].stage, recorded[video.id].reason) for video in videos if _failed(video, missing, recorded)}
+    standing = {video.id: found for video in videos if video.id in missing and (found := _standing(video, store, recorded))}
+    failed = {video_id: (failure.stage, failure.reason) for video_id, failure in standing.items()}
     outstanding = tuple(video_id for video_id in videos.ids if video_id in missing and video_id not in failed)
     return State(
         str(store.path),
@@ -63,8 +65,9 @@ def state(videos: VideoList, store: FeatureStore, tasks: Sequence[TaskState] = (
     )
 
 
-def _failed(video: Video, missing: set[str], recorded: dict[str, Failure]) -> bool:
-    return video.id in missing and video.id in recorded and recorded[video.id].is_current(video.path)
+def _standing(video: Video, store: FeatureStore, recorded: Mapping[str, Failure]) -> Failure | None:
+    failure = recorded.get(video.id)
+    return failure if failure and stands(failure, video.path, store.spec) else None
 
 
 def publishing_rate(store: FeatureStore, now: float, window: float = RATE_SECONDS) -> float | None:
