@@ -95,7 +95,9 @@ def _send(source: VideoSource, job: DecodeJob, emitter: Emitter) -> dict[int, Re
         senders[number] = _Sender(plan, emitter, number)
         try:
             cuts[number] = _cut(source, plan.wanted, stream, job)
-        except PipelineError as error:
+        except (DecodeError, MemoryError):  # of the video, or of the worker
+            raise
+        except Exception as error:  # whatever flow does, the other streams go on
             refused[number] = _refusal(error)
     try:
         for number, images in one_pass(source, cuts):
@@ -104,7 +106,7 @@ def _send(source: VideoSource, job: DecodeJob, emitter: Emitter) -> dict[int, Re
                     senders[number].frame(image, held=source.is_draft and job.hold)
             except MemoryError:
                 raise
-            except Exception as error:  # whatever flow does, the other streams go on
+            except Exception as error:
                 refused[number] = _refusal(error)
                 del cuts[number]
     except DraftError:
@@ -113,7 +115,12 @@ def _send(source: VideoSource, job: DecodeJob, emitter: Emitter) -> dict[int, Re
     if not source.settle():
         return None
     for number in cuts:
-        senders[number].release()
+        try:
+            senders[number].release()
+        except MemoryError:
+            raise
+        except Exception as error:
+            refused[number] = _refusal(error)
     return refused
 
 

@@ -177,6 +177,7 @@ class FileWalk:
         self.needed = plan.coloured
         self._pairs = deque(plan.pairs.tolist())
         self._files, self._size = None, (source.height, source.width)
+        self._first: int | None = None  # flow that was read; all others need its size
         if plan.single:
             return
         self._files = find_flow(root, source.path, video_id)
@@ -198,8 +199,16 @@ class FileWalk:
         while self._pairs and (last is None or self._pairs[0] <= last):
             pair = self._pairs.popleft()
             flow = np.zeros((*self._size, 2), np.float32) if self._files is None else self._files.read(pair)
+            if self._first is not None and flow.shape[:2] != self._size:
+                sizes = f"{flow.shape[1]}x{flow.shape[0]} but flow {self._first} {self._size[1]}x{self._size[0]}"
+                raise FeatureError(f"{self._place}: flow {pair} is {sizes}; all flow of a video needs one size")
+            self._first = pair if self._first is None else self._first
             self._size = flow.shape[:2]
             yield pair, flow, None
+
+    @property
+    def _place(self) -> Path | None:
+        return self._files.place if self._files else None
 
 
 def as_bytes(flow: np.ndarray, spec: FlowSpec) -> np.ndarray:

@@ -41,7 +41,10 @@ class Slots:
         except OSError:
             os.close(fd)
             return None
-        return cls(fd)
+        try:
+            return cls(fd)
+        except OSError:  # no address space left (ulimit -v); what was begun closes its file
+            return None
 
     def view(self, slot: int, shape: Sequence[int]) -> np.ndarray:
         """The first bytes of a slot as a uint8 array of ``shape``, shared, not copied."""

@@ -42,7 +42,11 @@ class Emitter:
         shape = (len(frames), *frames[0].shape)
         if self._slots is not None and len(frames) * frames[0].nbytes <= SLOT_BYTES:
             slot = self._take()
-            np.stack(frames, out=self._slots.view(slot, shape))
+            try:
+                np.stack(frames, out=self._slots.view(slot, shape))
+            except BaseException:
+                self._free.append(slot)  # nobody was told of it, so nobody would give it back
+                raise
             self._send("block", (shape, slot, stream))
         else:
             self._send("block", (shape, None, stream), np.stack(frames).data.cast("B"))

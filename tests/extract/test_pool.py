@@ -1,6 +1,8 @@
 """Decode workers: a crash, a hang or garbage costs one job, never the others."""
 
 import errno
+import mmap
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from extract.pool import Block, Event, Failed, Finished, Opened, WorkerPool
-from extract.slots import SLOT_BYTES, Slots
+from extract.slots import SLOT_BYTES, SLOTS, Slots
 from extract.worker import Emitter, StageError
 
 
@@ -109,14 +111,22 @@ def test_slots_go_round_and_what_does_not_fit_goes_through_the_pipe(shared: bool
     assert seen == {"many": 20, "huge": 2}
 
 
-@pytest.mark.parametrize("refusing", ["memfd_create", "ftruncate"])
+def test_a_block_that_cannot_be_sent_takes_no_slot() -> None:
+    emitter = Emitter(multiprocessing.Pipe()[0], Slots.new())
+    for _ in range(2 * SLOTS):
+        with pytest.raises(ValueError, match="same shape"):
+            emitter.block([np.zeros((2, 2, 3), np.uint8), np.zeros((3, 2, 3), np.uint8)])
+    assert sorted(emitter._free) == list(range(SLOTS))
+
+
+@pytest.mark.parametrize("refusing", ["memfd_create", "ftruncate", "mmap"])
 def test_without_shared_memory_to_be_had_there_are_no_slots_and_no_open_file(refusing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> int:
         raise OSError(errno.EFBIG, "File too large")
 
     files = Path("/proc/self/fd")  # Linux
     before = len(list(files.iterdir())) if files.is_dir() else 0
-    monkeypatch.setattr(os, refusing, refuse, raising=False)
+    monkeypatch.setattr(mmap if refusing == "mmap" else os, refusing, refuse, raising=False)
     assert Slots.new() is None
     assert not before or len(list(files.iterdir())) == before
 

@@ -19,7 +19,7 @@ from extract.flow_frames import resolve_flow
 from extract.prepare import prepare_spec
 from extract.presets import preset
 from extract.run import Prepared, extract_together
-from extract.spec import FeatureSpec, RunOptions
+from extract.spec import FeatureSpec, FlowSpec, RunOptions
 from extract.video import VideoSource
 from store.digest import to_plain
 from store.errors import Interrupted, SpecError
@@ -203,3 +203,43 @@ def test_flags_go_for_both_and_flow_flags_for_flow(listed: Path, tmp_path: Path)
     assert (rgb.spec["flow"]["method"], flow.spec["flow"]["method"]) == ("", "dis")
     assert (rgb.name.rsplit("-", 1)[0], flow.name.rsplit("-", 1)[0]) == ("tiny", "motion")
     assert [store.spec["weights"].split(":")[1] for store in (rgb, flow)] == ["0", "7"]
+
+
+def test_flow_images_of_two_sizes_fail_their_stream_alone(listed: Path, apart: list[FeatureStore], tmp_path: Path) -> None:
+    for name, length in LENGTHS.items():
+        (tmp_path / "flow" / Path(name).stem).mkdir(parents=True)
+        for number, series in itertools.product(range(length - 1), "xy"):
+            side = 96 if (name, number) == ("d.mp4", 60) else 64
+            cv2.imwrite(str(tmp_path / "flow" / Path(name).stem / f"flow_{series}_{number:05}.png"), np.full((64, side), 128, np.uint8))
+    (tmp_path / "second.toml").write_text('[flow]\nmethod = "files"\norigin = "by hand"\n')
+    flow_root = ("--flow-root", tmp_path / "flow")
+    second = ("--and-preset", "tiny", "--and-config", tmp_path / "second.toml", *flow_root)
+    rgb, flow = stores(run(listed, tmp_path / "out", *RGB, *second, "--json"))
+    assert same(rgb, apart[0])
+    assert sorted(flow.ids()) == sorted({*LENGTHS} - {"d.mp4"})
+    failure = flow.failures()["d.mp4"]
+    assert failure.stage == "flow"
+    assert "flow 60 is 96x64 but flow 1 64x64; all flow of a video needs one size" in failure.reason
+
+
+@pytest.mark.parametrize("where", ["find", "block"])
+def test_whatever_happens_to_flow_leaves_rgb_alone(listed: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    def block(images: list[np.ndarray], stream: int) -> None:
+        if stream == 1:
+            refuse()
+        sent.extend(images)
+
+    sent: list[np.ndarray] = []
+    emitter = SimpleNamespace(header=lambda plan, stream: None, alive=lambda: None, block=block)
+    rgb = resolve(FeatureSpec, preset("tiny"))
+    flow = FeatureSpec(flow=resolve_flow(resolve(FeatureSpec, preset("tiny-flow")).flow), clips=rgb.clips)
+    if where == "find":
+        monkeypatch.setattr("extract.flow_frames.find_flow", refuse)
+        flow = FeatureSpec(flow=FlowSpec(method="files", origin="by hand"), clips=rgb.clips)
+    ended = decode_clips(DecodeJob(listed.with_name("b.mp4"), {0: Stream(rgb), 1: Stream(flow)}), emitter)  # type: ignore[arg-type]
+    assert isinstance(ended[0], ClipPlan)
+    assert ended[1] == ("flow", "PermissionError: [Errno 13] Permission denied")
+    assert len(sent) == len(ended[0].wanted)
