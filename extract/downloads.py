@@ -95,10 +95,9 @@ def checked_bytes(path: Path, sha256: str = "") -> bytes:
     The first use records the SHA-256 beside the file, in the format of ``sha256sum``, where the folder lets us.
     """
     data = path.read_bytes()
-    digest, record = hashlib.sha256(data).hexdigest(), record_path(path)
-    recorded = record.read_text(encoding="utf-8").split()[:1] if record.is_file() else []
+    digest, record, recorded = hashlib.sha256(data).hexdigest(), record_path(path), recorded_digits(path)
     stated = (
-        (f"{record.name} beside it says", "".join(recorded)),
+        (f"{record.name} beside it says", recorded),
         ("its publisher promises", sha256.lower()),
         ("its name promises", promised_digits(path.name)),
     )
@@ -117,6 +116,12 @@ def checked_bytes(path: Path, sha256: str = "") -> bytes:
 def record_path(path: Path) -> Path:
     """Where the SHA-256 of a downloaded file is recorded."""
     return path.with_name(path.name + ".sha256")
+
+
+def recorded_digits(path: Path) -> str:
+    """The SHA-256 that is recorded of a downloaded file; empty where none is."""
+    record = record_path(path)
+    return "".join(record.read_text(encoding="utf-8").split()[:1]) if record.is_file() else ""
 
 
 def promised_digits(name: str) -> str:

@@ -44,6 +44,8 @@ class StageOne(Protocol):
         name: str,
         device: str,
         flow_weights: str,
+        flow_root: str,
+        allowed: Sequence[str],
         stopped: Callable[[], bool],
     ) -> tuple[Path, dict[str, tuple[str, str]]]:
         """The store that holds the features of ``videos`` by ``spec``, and the failures."""
@@ -58,6 +60,8 @@ class FromVideos:
 
     weights: tuple[Path, ...]
     flow_weights: str
+    flow_root: str
+    allowed: tuple[str, ...]
     folder: Path
     device: str
 
@@ -74,6 +78,8 @@ class FromVideos:
 )
 @click.option("--weights", multiple=True, type=_FILE, help="Weights of the network(s), where they are not published ones; repeatable.")
 @click.option("--flow-weights", default="", help="Weights of a flow method that is a network, as for extract.")
+@click.option("--flow-root", default="", help="Folder of flow that another tool computed, as for extract.")
+@click.option("--allow-backbone", "allowed", multiple=True, help="A network PACKAGE.MODULE:NAME whose code may be run for RUN; repeatable.")
 @click.option("--keep-features", type=click.Path(file_okay=False, path_type=Path), help="Keep extracted features in this folder of stores.")
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Score table to write (.npz).")
 @click.option("--top", type=click.IntRange(0), help="Print so many classes of each video. [default: 5 with --video, else 0]")
@@ -94,6 +100,8 @@ def predict(
     features: tuple[Path, ...],
     weights: tuple[Path, ...],
     flow_weights: str,
+    flow_root: str,
+    allowed: tuple[str, ...],
     keep_features: Path | None,
     output: Path | None,
     top: int | None,
@@ -124,7 +132,7 @@ def predict(
             stores = [FeatureStore.open(path) for path in features]
         else:
             folder = keep_features or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="actioncache-")))
-            stores, failed = _extracted(context.obj, opened, asked, FromVideos(weights, flow_weights, folder, device))
+            stores, failed = _extracted(context.obj, opened, asked, FromVideos(weights, flow_weights, flow_root, allowed, folder, device))
         asked, absent = _with_features(stores, asked, allow_missing or not features)
         table = score(opened, stores, asked, device)
     if output:
@@ -151,7 +159,9 @@ def _extracted(
     with stop_signals("stopping") as stopped:
         for entry, spec in zip(run.features, run.feature_specs, strict=True):
             name = entry["name"].rpartition("-")[0] or "features"
-            path, problems = stage_one.extract(videos, spec, how.weights, how.folder, name, how.device, how.flow_weights, stopped)
+            path, problems = stage_one.extract(
+                videos, spec, how.weights, how.folder, name, how.device, how.flow_weights, how.flow_root, how.allowed, stopped
+            )
             stores.append(FeatureStore.open(path))
             failed |= problems
     return stores, failed

@@ -114,3 +114,28 @@ def test_what_cannot_be_made_alike_is_refused(videos, features, tmp_path):
 def test_wrong_usage_is_told(videos, features, tmp_path):
     run = train_list([features["tiny"]], videos, SPEC, tmp_path / "one").runs[0]
     assert "give a LIST or --video FILE" in _invoke(run.path, code=2).output
+
+
+def test_no_code_of_a_foreign_run_is_run_unless_it_is_allowed(videos, features, tmp_path, monkeypatch):
+    from extract.again import extract_again
+
+    (tmp_path / "not_asked_for.py").write_text("raise RuntimeError('it ran')\n")
+    monkeypatch.chdir(tmp_path)
+    one, spec = videos.subset([videos.videos[0].id]), {**features["tiny"].spec, "backbone": "not_asked_for:Net"}
+    with pytest.raises(SpecError, match=r"made by the network 'not_asked_for:Net', .*add --allow-backbone not_asked_for:Net"):
+        extract_again(one, spec, [], tmp_path, "tiny")
+    with pytest.raises(SpecError, match="it ran"):
+        extract_again(one, spec, [], tmp_path, "tiny", allowed=["not_asked_for:Net"])
+
+
+def test_published_weights_without_stated_digits_are_found_in_the_cache_by_its_record(tmp_path, monkeypatch):
+    from extract.again import find_weights
+    from extract.backbones import backbone_info
+    from extract.downloads import cached_path, record_path
+
+    monkeypatch.setenv("ACTIONCACHE_HOME", str(tmp_path))
+    info = backbone_info("c3d")
+    path = cached_path(info.published["sports1m"].url)
+    path.parent.mkdir()
+    record_path(path).write_text(f"{'ab' * 32}  {path.name}\n")
+    assert find_weights(info, f"sha256:{'ab' * 32}", []) == "published:sports1m"

@@ -166,16 +166,23 @@ def backbone_builder(name: str) -> Callable[[], Backbone]:
 
     Raises ``UnknownNameError`` for a name that means nothing, ``PipelineError`` for one that cannot be used here, with the reason.
     """
+    if is_private(name):
+        from extract.backbones.private import private_builder
+
+        return private_builder(name)
     prefix, colon, rest = name.partition(":")
     if not colon:
         return BACKBONES.get(name)
-    if prefix == "timm":
-        from extract.backbones.timm_image import timm_builder
+    from extract.backbones.timm_image import timm_builder
 
-        return timm_builder(rest)
-    from extract.backbones.private import private_builder
+    assert prefix == "timm"
+    return timm_builder(rest)
 
-    return private_builder(name)
+
+def is_private(name: str) -> bool:
+    """Whether a name is one of the user's own networks, ``package.module:attribute``, so that asking about it runs that code."""
+    prefix, colon, _ = name.partition(":")
+    return bool(colon) and prefix != "timm"
 
 
 def empty_backbone(name: str) -> Backbone:
