@@ -17,7 +17,7 @@ from extract.crops import crop_boxes, cut, normalise, resize_frames
 from extract.device import Device, Download
 from extract.fit import as_trained
 from extract.precision import DTYPES, MEMORY_FORMATS
-from extract.spec import FeatureSpec
+from extract.spec import MOST_IMAGES, FeatureSpec
 from extract.stopwatch import Stopwatch
 from store.errors import PipelineError
 
@@ -170,4 +170,4 @@ def usual_batch(spec: FeatureSpec, info: BackboneInfo, device: torch.device) -> 
     """Images or clips of a pass by default: as many pixels as some images of 224 x 224."""
     length = spec.clips.length if info.clip_length > 1 else 1
     images = IMAGES_OF_A_PASS.get(device.type, IMAGES_ELSEWHERE)
-    return max(1, round(images * IMAGE_PIXELS / (length * spec.crops.size**2)))
+    return min(max(1, round(images * IMAGE_PIXELS / (length * spec.crops.size**2))), MOST_IMAGES)

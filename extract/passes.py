@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 
 from extract.network import Network
-from extract.spec import RunOptions
+from extract.spec import MOST_IMAGES, RunOptions
 from store.digest import from_dict, to_plain
 from store.errors import SpecError
-from store.files import write_text
+from store.files import write_first, write_text
 
 FILE_NAME = "passes.json"
 
@@ -57,7 +57,7 @@ def read_passes(store: Path) -> Passes | None:
 def as_before(options: RunOptions, store: Path, device: torch.device) -> RunOptions:
     """``options`` with passes of the size that the store was begun with, unless another is asked for."""
     before = read_passes(store)
-    if options.batch_size or before is None or before.device != device_name(device):
+    if options.batch_size or before is None or before.device != device_name(device) or not 1 <= before.images <= MOST_IMAGES:
         return options
     return replace(options, batch_size=before.images)
 
@@ -66,8 +66,12 @@ def note_passes(network: Network, store: Path) -> tuple[str, ...]:
     """Note how features are made if they are the store's first; else say, in words, what is not as before."""
     now, before = Passes.of(network), read_passes(store)
     if before is None:
-        write_text(store / FILE_NAME, json.dumps(to_plain(now), indent=2) + "\n")
-        return ()
+        text = json.dumps(to_plain(now), indent=2) + "\n"
+        write_first(store / FILE_NAME, text)
+        before = read_passes(store)  # another job may have been first
+        if before is None:  # what is there cannot be read
+            write_text(store / FILE_NAME, text)
+            before = now
     names = [field.name for field in fields(Passes) if getattr(now, field.name) != getattr(before, field.name)]
     if not names:
         return ()

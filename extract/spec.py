@@ -10,6 +10,8 @@ from store.digest import Checked, demand, setting
 
 FLOW_FILES = "files"  # the flow method that computes nothing, see extract.flow_files
 LARGEST_SIDE = 8192  # of a resized frame, in pixels
+MOST_IMAGES = 4096  # of a forward pass
+MOST_WORKERS = 4096
 LARGEST = 10**7  # frames in the clips of one video, where the spec alone decides it
 FORMAT = 1  # raised when the meaning of a spec changes, so that old and new features never mix
 
@@ -192,7 +194,8 @@ class RunOptions(Checked):
         demand(
             self.job_tries >= 2, f"job_tries is {self.job_tries}; it must be at least 2: a job has several videos in work, and one kills it"
         )
-        for name, zero in (("batch_size", "what suits device and network"), ("workers", "one a processor")):
-            demand(0 <= getattr(self, name) <= 4096, f"{name} is {getattr(self, name)}; it must be 0 ({zero}) or from 1 to 4096")
+        ranges = (("batch_size", MOST_IMAGES, "what suits device and network"), ("workers", MOST_WORKERS, "one a processor"))
+        for name, most, zero in ranges:
+            demand(0 <= getattr(self, name) <= most, f"{name} is {getattr(self, name)}; it must be 0 ({zero}) or from 1 to {most}")
         demand(self.timeout_seconds > 0, f"timeout_seconds is {self.timeout_seconds}; it must be positive")
         demand(self.publish_seconds >= 0, f"publish_seconds is {self.publish_seconds}; it must be 0 (publish every video) or positive")

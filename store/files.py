@@ -65,6 +65,27 @@ def write_text(final: Path, text: str) -> None:
     write_bytes(final, text.encode())
 
 
+def write_first(final: Path, text: str) -> None:
+    """Write ``text`` (UTF-8) as ``write_text`` does, unless there is such a file, which then stays; of several writers one is first.
+
+    On a disk without hard links the last one of those that write at the same moment stays.
+    """
+    if final.exists():
+        return
+    aside = final.with_name(f".{final.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        fsync_file(aside)
+        os.link(aside, final)
+        fsync_folder(final.parent)
+    except FileExistsError:
+        pass
+    except OSError:  # no hard links, or no room: then this says so
+        write_text(final, text)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 def fsync_file(path: Path) -> None:
     """Flush a file's bytes to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

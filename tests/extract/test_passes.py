@@ -11,11 +11,12 @@ import torch
 from click.testing import CliRunner, Result
 
 from extract.commands import extract
-from extract.network import Network
+from extract.network import Network, usual_batch
 from extract.passes import FILE_NAME, Passes, as_before, note_passes, read_passes
 from extract.prepare import prepare_spec
-from extract.spec import RunOptions
+from extract.spec import MOST_IMAGES, RunOptions
 from store.features import FeatureStore
+from store.files import write_first
 
 Encode = Callable[..., Path]
 CPU = torch.device("cpu")
@@ -82,3 +83,26 @@ def test_the_command_says_what_is_not_as_before(tmp_path: Path, encode_video: En
     assert "note: the last bits of these features may differ from those made before: images 3 instead of " in again.stdout
     assert FeatureStore.open(Path(first.stdout.splitlines()[0])).verify(deep=True) == []
     assert "note: " not in run("a.mp4\nb.mp4\n", "--batch-size", "3").output  # nothing was made
+
+
+@pytest.mark.parametrize("images", [0, -3, MOST_IMAGES + 1, 10**9])
+def test_a_noted_size_that_no_pass_may_have_is_not_taken(images: int, tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text(json.dumps(vars(replace(Passes.of(network()), images=images))))
+    assert as_before(RunOptions(), tmp_path, CPU) == RunOptions()
+
+
+def test_the_usual_pass_of_small_crops_is_one_that_may_be_asked_for(tmp_path: Path) -> None:
+    spec, backbone = prepare_spec("tiny", {"crops": {"resize": [8], "size": 8, "count": 10}}, "random:0", CPU)
+    note_passes(Network(backbone, spec, CPU), tmp_path)
+    noted = as_before(RunOptions(), tmp_path, CPU).batch_size
+    assert 4000 < noted <= MOST_IMAGES
+    assert usual_batch(spec, backbone.info, torch.device("cuda")) == MOST_IMAGES
+
+
+def test_of_two_jobs_that_begin_a_store_the_second_keeps_to_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = [None]  # the second one looked before the first one wrote
+    monkeypatch.setattr("extract.passes.read_passes", lambda store: reads.pop() if reads else read_passes(store))
+    write_first(tmp_path / FILE_NAME, json.dumps(vars(Passes.of(network(40)))))
+    (note,) = note_passes(network(20), tmp_path)
+    assert "images 20 instead of 40 (" in note
+    assert read_passes(tmp_path) == Passes.of(network(40))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from store.errors import StoreError, UnknownNameError
-from store.files import atomic_path, safe_name, sha256_file, write_text
+from store.files import atomic_path, safe_name, sha256_file, write_first, write_text
 from store.registry import Registry
 
 
@@ -55,3 +55,21 @@ def test_sha256_is_hashlibs(tmp_path: Path) -> None:
 def test_names_that_cannot_be_path_components_are_refused(name: str) -> None:
     with pytest.raises(StoreError, match="cannot be a file name"):
         safe_name(name)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_several_writers_one_is_first(tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr("os.link", refuse)
+    target = tmp_path / "file.txt"
+    write_first(target, "one")
+    write_first(target, "two")
+    assert target.read_text() == "one"
+    if links:
+        monkeypatch.setattr(Path, "exists", lambda path: False)  # they looked at the same moment
+        write_first(target, "three")
+        assert target.read_text() == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
