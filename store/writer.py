@@ -106,9 +106,11 @@ class FeatureWriter:
         if not entries:
             return
         ids = [entry.id for entry in entries]
-        if self._once:
-            self.store.refresh()
-            entries = [entry for entry in entries if not self._is_there(entry)]
+        try:
+            entries = self._not_there(entries)
+        except BaseException:
+            self._pending = entries + self._pending
+            raise
         if not entries:
             self._bytes = 0
             self._settle(ids)
@@ -132,6 +134,15 @@ class FeatureWriter:
     def _settle(self, ids: list[str]) -> None:
         if self._claims is not None:
             self._claims.settle(ids)
+
+    def _not_there(self, entries: list[Entry]) -> list[Entry]:
+        if not self._once:
+            return entries
+        try:
+            self.store.refresh()
+            return [entry for entry in entries if not self._is_there(entry)]
+        except (StoreError, OSError):  # a disk that does not answer now; to publish a video twice does no harm, to lose it would
+            return entries
 
     def _is_there(self, entry: Entry) -> bool:
         """Whether another writer has published the same meanwhile; other features of the same video are published, for `verify` to tell."""

@@ -241,3 +241,33 @@ def test_sigterm_publishes_what_is_complete(tmp_path: Path) -> None:
 
     assert in_child(work) == 3
     assert check(store.path, ids[:3]).missing(ids[:4]) == ids[3:4]
+
+
+@pytest.mark.parametrize("error", [StoreError("the folder cannot be read"), OSError(errno.ESTALE, "Stale file handle")])
+def test_a_look_at_the_folder_that_fails_costs_no_finished_video(tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, ids = FeatureStore.create(tmp_path, "x", SPEC), list(VIDEOS)[:2]
+    look = store.refresh
+    looks = [error]
+    monkeypatch.setattr(store, "refresh", lambda: look() if not looks else _raise(looks.pop()))
+    with store.writer("main", once=True) as writer:
+        for video_id in ids:
+            writer.add(video_id, VIDEOS[video_id])
+    check(store.path, ids)
+
+
+def test_an_interruption_while_looking_at_the_folder_keeps_what_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, ids = FeatureStore.create(tmp_path, "x", SPEC), list(VIDEOS)[:2]
+    look, looks = store.refresh, [KeyboardInterrupt()]
+    monkeypatch.setattr(store, "refresh", lambda: look() if not looks else _raise(looks.pop()))
+    writer = store.writer("main", once=True)
+    for video_id in ids:
+        writer.add(video_id, VIDEOS[video_id])
+    with pytest.raises(KeyboardInterrupt):
+        writer.publish()
+    assert writer.pending == 2
+    writer.publish()
+    check(store.path, ids)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
