@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from store.errors import DamagedShardError, StoreError
-from store.shard_structure import Place, Structure
+from store.shard_structure import Place, Structure, raise_gone
 
 MAX_MAPS = 256  # mapped files a process keeps; each holds a file descriptor
 _Key = tuple[str, int, str]
@@ -43,12 +43,19 @@ def mapped(path: Path, structure: Structure) -> Arrays:
     """
     key = (str(path), structure.size, structure.index_digest)
     arrays = _maps.pop(key, None)
-    if arrays is None or arrays.file_bytes() != structure.size:  # touching what was cut off a mapped file would end the process (SIGBUS)
+    if arrays is None or not _whole(arrays, structure):  # touching what was cut off a mapped file would end the process (SIGBUS)
         arrays = map_file(path, structure)
     _maps[key] = arrays
     if len(_maps) > MAX_MAPS:
         _maps.pop(next(iter(_maps)), None)
     return arrays
+
+
+def _whole(arrays: Arrays, structure: Structure) -> bool:
+    try:
+        return arrays.file_bytes() == structure.size
+    except OSError:  # another client of a network disk has removed the file: opening it tells
+        return False
 
 
 def map_file(path: Path, structure: Structure) -> Arrays:
@@ -104,17 +111,24 @@ def _opened(path: Path, structure: Structure) -> Iterator[int]:
     _maps.pop((str(path), structure.size, structure.index_digest), None)
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        raise
     except OSError as error:
+        raise_gone(path, error)
         raise StoreError(f"{path} cannot be read: {error.strerror or error}") from None
     try:
-        size = os.fstat(descriptor).st_size
+        size = _size(path, descriptor)
         if size != structure.size:
             raise DamagedShardError(f"{path} has {size} bytes; it had {structure.size} when it was opened")
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _size(path: Path, descriptor: int) -> int:
+    try:
+        return os.fstat(descriptor).st_size
+    except OSError as error:
+        raise_gone(path, error)
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def _count(place: Place) -> int:

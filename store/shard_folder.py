@@ -1,10 +1,13 @@
 """The folder of a store's shards as this process knows it: which can be used, and which cannot and why."""
 
 import os
+import time
 from pathlib import Path
 
 from store.errors import DamagedShardError, OtherLevelsError, SpecMismatchError, StoreError
 from store.shard import Shard
+
+LOOKS = 50
 
 
 class ShardFolder:
@@ -19,7 +22,8 @@ class ShardFolder:
 
     def look(self) -> None:
         """See what is in the folder now; opens only files not seen before. ``StoreError`` when the folder cannot be read."""
-        for _ in range(100):
+        for attempt in range(LOOKS):
+            time.sleep(min(1.0, 0.02 * max(0, attempt - 2)))  # a network disk may list for some seconds what another client has removed
             names = self._list()
             if self._open_new(names) and names == self._list():  # equal lists: nothing was renamed while we looked
                 return self._set_apart_other_levels()

@@ -17,7 +17,7 @@ from store.hdf5_guard import Guard, Refused
 from store.layout import FORMAT_NAME, MAX_ID_BYTES, MAX_LEVELS, MAX_ROW_DIMENSIONS, VERSION, Level
 
 HDF5_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, AttributeError, MemoryError)
-_PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
+_PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT)
 _MAX_ATTRIBUTE_BYTES = 64
 _SHOWN_BYTES = 200  # of a level's name, more than one may have
 _TYPES = {
@@ -78,14 +78,22 @@ def read_structure(path: Path, spec_digest: str) -> Structure:
             return _structure(path, Guard(descriptor, os.fstat(descriptor).st_size), spec_digest)
         finally:
             os.close(descriptor)
-    except FileNotFoundError:
-        raise
     except Refused as reason:
         raise DamagedShardError(f"{path} is not a usable shard: {reason}") from None
     except HDF5_ERRORS as error:
+        raise_gone(path, error)
         if isinstance(error, OSError) and error.errno in _PASSING:
             raise StoreError(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from None
         raise DamagedShardError(f"{path} is not a usable shard: HDF5 says {str(error).strip() or type(error).__name__}") from None
+
+
+def raise_gone(path: Path, error: Exception) -> None:
+    """Raise ``FileNotFoundError`` where ``error`` says that there is no such file any more: so does ESTALE, by which a network disk tells
+    that another client has removed it."""
+    if isinstance(error, FileNotFoundError):
+        raise error
+    if isinstance(error, OSError) and error.errno == errno.ESTALE:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
 
 
 def _structure(path: Path, guard: Guard, spec_digest: str) -> Structure:

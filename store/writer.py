@@ -46,6 +46,7 @@ class FeatureWriter:
         self._bytes = 0  # of the pending videos
         self._levels: dict[str, Level] = {level.name: level for level in store.layout}
         self._failed_before = set(store.failures())
+        self._failures_file = f"{self.part}-{secrets.token_hex(4)}{failures.SUFFIX}"  # a network disk appends for one machine only
         self._serial = next_serial(store.path / "shards", part)
 
     def __enter__(self) -> "FeatureWriter":
@@ -86,7 +87,7 @@ class FeatureWriter:
         """Record on the disk, at once, why a video has no features. ``path`` lets a later run see that the file has changed."""
         folder = self._folder("failures")
         try:
-            failures.append(folder / (self.part + failures.SUFFIX), failures.new_failure(video_id, stage, reason, path))
+            failures.append(folder / self._failures_file, failures.new_failure(video_id, stage, reason, path))
         except OSError as error:
             raise refused(folder, error, f"the failure of {video_id!r} is not recorded") from error
         self._failed_before.add(video_id)
@@ -153,7 +154,7 @@ class FeatureWriter:
         for video_id in healed:
             folder = self._folder("failures")
             try:
-                failures.append_done(folder / (self.part + failures.SUFFIX), video_id)
+                failures.append_done(folder / self._failures_file, video_id)
             except OSError as error:
                 raise refused(folder, error, f"{video_id!r} is published, but its old failure still stands") from error
 

@@ -323,12 +323,24 @@ def test_torn_lines_of_failures_are_skipped(tmp_path: Path) -> None:
     assert file.read_bytes().count(b"\n") == 6
 
 
+def test_writers_of_one_part_write_failures_to_files_of_their_own(tmp_path: Path) -> None:
+    """A network disk appends in one piece for the processes of one machine only."""
+    store = FeatureStore.create(tmp_path, "x", SPEC)
+    with store.writer("p") as first, store.writer("p") as second:
+        first.fail("v", "decode", "one")
+        second.fail("w", "decode", "two")
+        second.fail("x", "decode", "three")
+    assert sorted(len(file.read_text().splitlines()) for file in (store.path / "failures").iterdir()) == [1, 2]
+    assert {key: failure.reason for key, failure in store.failures().items()} == {"v": "one", "w": "two", "x": "three"}
+
+
 @pytest.mark.parametrize("time", ["1" + "0" * 400, "NaN", "[]"])
 def test_lines_of_failures_with_an_absurd_time_do_not_stop_the_store(tmp_path: Path, time: str) -> None:
     store = FeatureStore.create(tmp_path, "x", SPEC)
     with store.writer() as writer:
         writer.fail("v", "decode", "no frame")
-    with (store.path / "failures" / "main.jsonl").open("a") as file:
+    (written,) = (store.path / "failures").iterdir()
+    with written.open("a") as file:
         file.write(f'{{"id": "v", "stage": "x", "reason": "forged", "time": {time}}}\n')
     assert store.failures()["v"].reason == "no frame"
     assert store.writer().pending == 0

@@ -1,5 +1,6 @@
 """Many processes on one store: fork, spawn, the same part twice, locks off, compaction under readers."""
 
+import errno
 import functools
 import multiprocessing
 import os
@@ -157,3 +158,37 @@ assert reader.verify(deep=True) == [] and len(reader) == 8
 """
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env={**os.environ, "HDF5_USE_FILE_LOCKING": locking}, check=True)
     assert len(FeatureStore.open(next(tmp_path.iterdir()))) == 8
+
+
+@pytest.mark.parametrize("call", ["open", "fstat"])
+def test_a_shard_that_another_machine_has_removed_is_looked_for_elsewhere(
+    tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network disk says ESTALE for a file that another client has merged into another one."""
+    store = FeatureStore.create(tmp_path, "x", SPEC)
+    for part, video_id in (("a", IDS[0]), ("b", IDS[1])):
+        fill(store, [video_id], part)
+    reader = FeatureStore.open(store.path)
+    gone = [str(shard.path) for shard in reader.shards]
+    store.compact()
+    opened: dict[int, str] = {}
+    real_open, real_fstat = os.open, os.fstat
+
+    def stale_open(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        if str(path) not in gone:
+            return real_open(path, flags, mode)
+        if call == "open":
+            raise OSError(errno.ESTALE, "Stale file handle")
+        descriptor = real_open(os.devnull, flags)
+        opened[descriptor] = str(path)
+        return descriptor
+
+    def stale_fstat(descriptor: int) -> os.stat_result:
+        if opened.pop(descriptor, None):
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return real_fstat(descriptor)
+
+    monkeypatch.setattr(os, "open", stale_open)
+    monkeypatch.setattr(os, "fstat", stale_fstat)
+    assert same(reader.get(IDS[0]), VIDEOS[IDS[0]])
+    assert same(reader.get(IDS[1]), VIDEOS[IDS[1]])
