@@ -21,9 +21,11 @@ import numpy as np
 
 from extract.slots import Slots
 from extract.worker import Freed, Work, serve
+from store.errors import PipelineError
 
 MOST_WORKERS = 8  # by default, beside a network
 POLL_SECONDS = 0.5  # how often a waiting job looks at its stop flag
+START_SECONDS = 900.0  # imports from a busy network disk take minutes
 LATER_SECONDS = 2.0  # how often jobs whose time had not come are asked about again
 
 Turn = Literal["now", "later", "never"]
@@ -86,6 +88,7 @@ class _Worker:
         with _apart_from_main(work):
             self.process.start()
         theirs.close()
+        self.started = False  # it has said something
         self.key: str | None = None
         self.silent = 0.0  # seconds since it was heard, as far as somebody listened
 
@@ -116,7 +119,8 @@ class WorkerPool:
 
     A crash is tried again in a new process until ``tries`` are used up; silence of ``timeout_seconds`` is a hang, which is killed and
     not tried again. While this process is busy or suspended nobody listens, so between two looks at the workers no more than
-    a quarter of the time-out counts. ``niceness`` lowers the workers' claim on processors that this process computes on, too.
+    a quarter of the time-out counts; a worker's start does not count at all. ``niceness`` lowers the workers' claim on processors that
+    this process computes on, too.
     """
 
     def __init__(self, work: Work, workers: int, timeout_seconds: float, tries: int = 2, niceness: int = 0) -> None:
@@ -164,7 +168,9 @@ class WorkerPool:
                         yield from self._receive(worker)
                         continue
                     worker.silent += passed
-                    if worker.silent > self._timeout:
+                    if not worker.started and worker.silent > START_SECONDS:
+                        raise PipelineError(f"a decoding process has not started within {START_SECONDS:g} s; is the disk with Python slow?")
+                    if worker.started and worker.silent > self._timeout:
                         yield self._hung(worker)
         finally:
             self._close()
@@ -205,7 +211,7 @@ class WorkerPool:
         except (EOFError, OSError):
             yield from self._crashed(worker, key)
             return
-        worker.silent = 0.0
+        worker.silent, worker.started = 0.0, True
         self.heard = self.heard or time.monotonic()
         if kind == "header":
             yield Opened(key, *content)

@@ -96,6 +96,7 @@ def serve(connection: Connection, work: Work, slots: Slots | None, niceness: int
     os.nice(niceness)
     emitter = Emitter(connection, slots)
     try:
+        emitter.alive()  # before any job: what came until now, the imports, was no video's doing
         while (job := emitter.next_job()) is not None:
             connection.send(_attempt(work, job, emitter))
     except (JobGone, EOFError, OSError):

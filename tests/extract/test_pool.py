@@ -17,6 +17,7 @@ import pytest
 from extract.pool import Block, Event, Failed, Finished, Opened, WorkerPool
 from extract.slots import SLOT_BYTES, SLOTS, Slots
 from extract.worker import Emitter, StageError
+from store.errors import PipelineError
 
 
 def work(job: tuple[str, int], emitter: Emitter) -> int:
@@ -203,3 +204,33 @@ def test_stopping_ends_the_run_and_its_processes() -> None:
         seen.append(event)
     assert len({event.key for event in seen}) < 50
     assert pool._workers == []
+
+
+class SlowToStart:
+    """A work function whose worker takes its time before it can do anything, as imports from a busy network disk do."""
+
+    __module__ = __name__
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __call__(self, job: int, emitter: Emitter) -> int:
+        return job
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _started_slowly, (self.seconds,)
+
+
+def _started_slowly(seconds: float) -> SlowToStart:
+    signal.sigtimedwait([signal.SIGUSR2], seconds)
+    return SlowToStart(seconds)
+
+
+def test_a_workers_start_does_not_count_for_its_video() -> None:
+    assert list(WorkerPool(SlowToStart(1.5), workers=1, timeout_seconds=0.5).run([("v", 3)])) == [Finished("v", 3)]
+
+
+def test_workers_that_never_start_end_the_job_and_blame_no_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extract.pool.START_SECONDS", 0.2)
+    with pytest.raises(PipelineError, match=r"a decoding process has not started within 0\.2 s"):
+        list(WorkerPool(SlowToStart(60), workers=1, timeout_seconds=30).run([("v", 3)]))
