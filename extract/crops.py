@@ -12,7 +12,8 @@ from torchvision.transforms.v2 import InterpolationMode, functional
 from extract.backbones import BackboneInfo
 from extract.flow_bytes import MIRRORS, mirrored_channels
 from extract.modality import RGB_CHANNELS
-from extract.spec import CropSpec, FlowSpec
+from extract.spec import LARGEST_SIDE, CropSpec, FlowSpec
+from store.errors import FeatureError
 
 
 class Box(NamedTuple):
@@ -39,11 +40,17 @@ def resize_frames(frames: torch.Tensor, spec: CropSpec, info: BackboneInfo | Non
 
 
 def resized_size(height: int, width: int, resize: Sequence[int]) -> tuple[int, int]:
-    """(height, width) after ``CropSpec.resize``, with torchvision's rounding."""
+    """(height, width) after ``CropSpec.resize``, with torchvision's rounding; ``FeatureError`` for a strip that no memory holds."""
     if len(resize) == 2:
         return resize[1], resize[0]
     short = resize[0]
-    return (short, int(short * width / height)) if height <= width else (int(short * height / width), short)
+    size = (short, int(short * width / height)) if height <= width else (int(short * height / width), short)
+    if max(size) > LARGEST_SIDE and size != (height, width):
+        raise FeatureError(
+            f"frames of {width}x{height} with a short side of {short} would be {size[1]}x{size[0]}; sides are at most {LARGEST_SIDE} "
+            "(--crops.resize with two numbers takes any shape)"
+        )
+    return size
 
 
 def crop_boxes(height: int, width: int, size: int, count: int) -> list[Box]:

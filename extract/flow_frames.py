@@ -17,7 +17,7 @@ from extract.flow import FLOWS, FlowMethod, build_method, flow_method, in_colour
 from extract.flow_bytes import dequantised, flow_bytes
 from extract.flow_files import check_written, find_flow, written_folders
 from extract.flow_stacks import FlowPlan, Gathering
-from extract.spec import FLOW_FILES, FlowSpec
+from extract.spec import FLOW_FILES, LARGEST_SIDE, FlowSpec
 from extract.video import VideoSource
 from store.errors import FeatureError, SpecError
 
@@ -259,11 +259,15 @@ def flow_grey(frame: np.ndarray, short_side: int) -> np.ndarray:
 def flow_size(image: np.ndarray, short_side: int) -> np.ndarray:
     """Resize uint8 [H, W] or [H, W, 3] to the given short side (0: as it is); the long side is rounded down.
 
-    Shrunk by area averages, enlarged bilinearly.
+    Shrunk by area averages, enlarged bilinearly. ``FeatureError`` for a strip that no memory holds.
     """
     height, width = image.shape[:2]
     short = min(height, width)
     if short_side in (0, short):
         return image
     size = (short_side * width // short, short_side * height // short)
+    if max(size) > LARGEST_SIDE:
+        raise FeatureError(
+            f"frames of {width}x{height} with flow.short_side {short_side} would be {size[0]}x{size[1]}; sides are at most {LARGEST_SIDE}"
+        )
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if short_side < short else cv2.INTER_LINEAR)

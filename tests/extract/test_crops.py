@@ -8,7 +8,9 @@ from torchvision.transforms import v2
 
 from extract.backbones import BackboneInfo
 from extract.crops import crop_boxes, cut, normalise, resize_frames, resized_size
+from extract.flow_frames import flow_size
 from extract.spec import CropSpec, FlowSpec
+from store.errors import FeatureError
 
 FLOW = FlowSpec(method="dis")
 SIZES = [(240, 320), (320, 240), (120, 160), (8, 8), (8, 20), (256, 341), (271, 483), (256, 256)]
@@ -100,3 +102,12 @@ def test_normalise_to_other_ranges_and_channel_orders() -> None:
     torch.testing.assert_close(normalise(crops, caffe), expected, rtol=0, atol=1e-4)
     i3d = BackboneInfo("i3d", {"last": 1}, mean=(0.0,), std=(1.0,), value_range=(-1.0, 1.0))
     torch.testing.assert_close(normalise(crops, i3d), crops.float() / 127.5 - 1, rtol=0, atol=1e-6)
+
+
+def test_a_strip_that_no_memory_would_hold_is_refused_with_its_size() -> None:
+    with pytest.raises(FeatureError, match="frames of 4000x2 with a short side of 256 would be 512000x256; sides are at most 8192"):
+        resize_frames(torch.zeros(1, 2, 4000, 3, dtype=torch.uint8), CropSpec(resize=(256,), size=224))
+    assert resized_size(2, 4000, (171, 128)) == (128, 171)
+    assert resized_size(256, 10_000, (256,)) == (256, 10_000)  # as it is
+    with pytest.raises(FeatureError, match=r"frames of 2x4000 with flow.short_side 256 would be 256x512000"):
+        flow_size(np.zeros((4000, 2), np.uint8), 256)
