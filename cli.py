@@ -4,11 +4,13 @@ Exit codes: 0 done; 1 finished with recorded failures; 2 wrong usage or an error
 """
 
 import importlib
+import io
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -143,6 +145,35 @@ def _terminate(number: int, frame: object) -> None:
     raise Interrupted(f"{signal.Signals(number).name}: interrupted; run the command again")
 
 
+class _Lasting(io.FileIO):
+    """A file that goes on taking bytes when the other end of its pipe has gone."""
+
+    def write(self, data: Any) -> int | None:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+                os.dup2(nowhere.fileno(), self.fileno())
+            return super().write(data)
+
+
+@contextmanager
+def lasting_output() -> Iterator[None]:
+    """In the block a command whose reader (head, less) has gone comes to its own end: its exit code says what happened."""
+    real = sys.stdout
+    if real is None or real is not sys.__stdout__:  # closed, or something that stands in for it
+        yield
+        return
+    real.flush()
+    file = io.BufferedWriter(_Lasting(real.fileno(), "w", closefd=False))
+    sys.stdout = io.TextIOWrapper(file, encoding=real.encoding, errors=real.errors, line_buffering=real.isatty())
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stdout = real
+
+
 def notes(error: BaseException) -> list[str]:
     """What was added to an error on its way up, such as what else could not be done."""
     return list(getattr(error, "__notes__", []))
@@ -150,6 +181,13 @@ def notes(error: BaseException) -> list[str]:
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    with lasting_output():
+        code = run()
+    sys.exit(code)
+
+
+def run() -> int:
+    """Run the command line; its exit code."""
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         code = cli.main(standalone_mode=False)
@@ -162,9 +200,6 @@ def main() -> None:
     except PipelineError as error:
         click.echo("\n".join([f"error: {error}", *notes(error)]), err=True)
         code = 2
-    except BrokenPipeError:  # the reader of our output (head, less) went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except OSError as error:  # a file or folder of the user's that cannot be read or written
         where = f"{error.filename}: " if error.filename is not None else ""
         click.echo(f"error: {where}{error.strerror or error}; check that the path is right, may be used and has room", err=True)
@@ -174,7 +209,7 @@ def main() -> None:
         code = 2
     finally:
         signal.signal(signal.SIGTERM, before)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """Exit codes of what no command foresaw."""
 
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +63,27 @@ def test_what_was_added_to_an_error_is_told_too(monkeypatch: pytest.MonkeyPatch,
         cli.main()
     assert ended.value.code == 2
     assert capsys.readouterr().err == "error: the disk is gone\nalso, 3 finished videos could not be published\n"
+
+
+@pytest.mark.parametrize(("code", "words"), [(1, 10), (1, 200_000), (0, 200_000), (3, 10)])
+def test_a_reader_that_goes_away_does_not_change_the_code(code: int, words: int) -> None:
+    """As in ``actioncache extract ... | head -1`` with recorded failures."""
+    script = (
+        "import click, cli\n"
+        "from store.errors import Interrupted\n"
+        "def end(standalone_mode):\n"
+        f"    click.echo('word\\n' * {words})\n"
+        f"    click.echo('last')\n"
+        f"    if {code} == 3: raise Interrupted('by a signal')\n"
+        f"    return {code}\n"
+        "cli.cli.main = end\n"
+        "cli.main()\n"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run([sys.executable, "-c", script], stdout=writer, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    finally:
+        os.close(writer)
+    assert done.returncode == code, done.stderr
+    assert "BrokenPipe" not in done.stderr
