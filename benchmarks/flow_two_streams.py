@@ -102,7 +102,7 @@ def flow_pairs(videos: VideoList, spec: FeatureSpec) -> list[tuple[np.ndarray, n
     pairs = []
     for video in videos:
         with open_source(video.path, spec.decode) as source:
-            plan = FlowPlan.of(np.unique(clip_indices(source.num_frames, spec.clips)), source.num_frames, spec.flow)
+            plan = FlowPlan.of(np.unique(clip_indices(source.num_frames, spec.clips, spec.flow)), source.num_frames, spec.flow)
             frames = zip(plan.needed.tolist(), source.frames(plan.needed), strict=True)
             grey = {index: flow_grey(frame, spec.flow.short_side) for index, frame in frames}
             pairs += [(grey[pair], grey[pair + 1]) for pair in plan.pairs.tolist()]

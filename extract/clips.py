@@ -17,6 +17,9 @@ Frames of a clip are ``step`` apart; where that is d > 1, a clip reaches over (s
 ``sliding`` is the paper's K for s = 2r (Lakhal et al. 2018). ``segments`` are the centres of T equal parts of all possible starts, which
 for s = 1 are the centre frames of T equal parts of the video: TSN's sampling at test time (Wang et al. 2016), in integers.
 
+Stacks of flow that begin at their frame (``FlowSpec.pairs`` N > 1, ``offset`` 0) are sampled as TSN does, too: the possible starts of
+``segments`` are those from which every stack is whole, so of l - 1 flows (2t + 1) (l - 1 - (s - 1) - N + 1) // (2T).
+
 A clip that needs frames past the end repeats the last frame: so a short video becomes still at its end, which adds no motion that never
 was. The rule ``looped`` repeats the video instead (frame i mod l), as the 30-frame clips of Zheng et al. 2017. Every rule gives at least
 one clip for every video of at least one frame.
@@ -24,11 +27,13 @@ one clip for every video of at least one frame.
 
 import numpy as np
 
-from extract.spec import ClipSpec
+from extract.spec import ClipSpec, FlowSpec
 
 
-def clip_indices(num_frames: int, spec: ClipSpec) -> np.ndarray:
+def clip_indices(num_frames: int, spec: ClipSpec, flow: FlowSpec | None = None) -> np.ndarray:
     """Frame indices of every clip: int64 [N, T], N >= 1, T = ``spec.length`` (1 for 0), values in [0, num_frames), starts ascending.
+
+    ``flow`` says what is stacked on the frames, if anything is.
 
     Raises ``ValueError`` when ``num_frames`` is less than 1.
     """
@@ -37,19 +42,26 @@ def clip_indices(num_frames: int, spec: ClipSpec) -> np.ndarray:
     length = spec.length or 1
     if spec.rule == "spread":
         return (2 * np.arange(length, dtype=np.int64) + 1)[None] * num_frames // (2 * length)
-    indices = clip_starts(num_frames, spec)[:, None] + spec.step * np.arange(length)
+    indices = clip_starts(num_frames, spec, flow)[:, None] + spec.step * np.arange(length)
     return indices % num_frames if spec.rule == "looped" else np.minimum(indices, num_frames - 1)
 
 
-def clip_starts(num_frames: int, spec: ClipSpec) -> np.ndarray:
+def clip_starts(num_frames: int, spec: ClipSpec, flow: FlowSpec | None = None) -> np.ndarray:
     """First frame of every clip: int64 [N], ascending, at most ``spec.max_clips`` where that is set."""
     reach = ((spec.length or 1) - 1) * spec.step + 1
     possible = max(1, num_frames - reach + 1)  # starts from which a whole clip fits, or the only one there is
     if spec.rule == "segments":
+        if flow is not None and stacked_ahead(flow):
+            possible = max(1, num_frames - 1 - (reach - 1) - flow.pairs + 1)
         starts = (2 * np.arange(spec.segments) + 1) * possible // (2 * spec.segments)
     else:
         starts = np.arange(0, num_frames if spec.rule == "every" else possible, spec.stride)
     return starts[: spec.max_clips or None].astype(np.int64)
+
+
+def stacked_ahead(flow: FlowSpec) -> bool:
+    """Whether a frame's input is a stack of the flows from it on."""
+    return bool(flow.method) and flow.pairs > 1 and flow.offset == 0
 
 
 def frame_spans(indices: np.ndarray) -> np.ndarray:

@@ -83,7 +83,7 @@ def decode_clips(job: DecodeJob, emitter: Emitter) -> dict[int, ClipPlan | Refus
 
 def clip_plan(source: VideoSource, spec: FeatureSpec) -> ClipPlan:
     """The clips that a spec cuts from a video."""
-    indices = clip_indices(source.num_frames, spec.clips)
+    indices = clip_indices(source.num_frames, spec.clips, spec.flow)
     return ClipPlan(indices, frame_spans(indices), time_spans(indices, source.times, source.end), source.num_frames)
 
 

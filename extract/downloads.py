@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import sys
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlparse
@@ -61,6 +62,13 @@ def _complete(url: str, path: Path, partial: Path, sha256: str) -> None:
         raise WeightsError(
             f"{url} gave a file with SHA-256 {digest[:12]}..., but {_promiser(sha256)} promises {promised}; it was not "
             "kept. A proxy may have changed it: download it by another way"
+        )
+    if not promised and url.startswith("http://"):
+        print(
+            f"note: {url} came over plain HTTP and its publisher states no SHA-256, so nothing tells whether it was changed on the way; "
+            f"it has SHA-256 {digest}: compare that with another source",
+            file=sys.stderr,
+            flush=True,
         )
     fsync_file(partial)
     partial.replace(path)

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from extract.backbones import Backbone
+from extract.device import resolve_device
 from extract.engine import Extraction, make_extraction, run_together
 from extract.network import Network
+from extract.passes import as_before
 from extract.probe import probe, sample
 from extract.run import outstanding
 from extract.spec import FeatureSpec, RunOptions
@@ -64,7 +66,8 @@ def forecast(
     chosen = set(sample(work))
     trials: list[tuple[Extraction, list[Video]]] = []
     for number, stream in enumerate(streams) if chosen else ():
-        job = make_extraction(stream.backbone, stream.spec, options, _Nowhere(), trials[0][0] if trials else None)
+        noted = as_before(options, stream.store.path, resolve_device(options.device)) if stream.store else options
+        job = make_extraction(stream.backbone, stream.spec, noted, _Nowhere(), trials[0][0] if trials else None)
         counted[number] = replace(counted[number], bytes=counted[number].clips * (clip_bytes(job.network) + SPAN_BYTES))
         trials.append((job, [video for video in known[number][0] if video.id in chosen]))
     return timed(counted, trials, options, stopped) if trials else counted

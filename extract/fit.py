@@ -1,8 +1,10 @@
 """A spec and its network: what the spec leaves to the network, and whether the two fit."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from extract.backbones import MAP, BackboneInfo
+from extract.clips import stacked_ahead
 from extract.modality import check_channels, flow_warning
 from extract.spec import FeatureSpec
 from store.errors import SpecError
@@ -13,6 +15,17 @@ def as_trained(spec: FeatureSpec, info: BackboneInfo) -> FeatureSpec:
     clips = replace(spec.clips, length=spec.clips.length or info.clip_length)
     crops = replace(spec.crops, resize=spec.crops.resize or info.resize, size=spec.crops.size or info.size)
     return replace(spec, clips=clips, crops=crops)
+
+
+def with_format(spec: FeatureSpec, extras: Collection[str]) -> FeatureSpec:
+    """Write in the format of a complete spec: 2 where its meaning has changed since 1, so that stores of the old meaning stay apart.
+
+    Since 2, whole stacks of flow are what ``segments`` samples (``extract.clips``), and ``extras``, a network's own arrays such as C3D's
+    mean cube, stay float32 whatever the precision.
+    """
+    sampled = spec.clips.rule == "segments" and stacked_ahead(spec.flow)
+    rounded = bool(extras) and spec.precision != "fp32"
+    return replace(spec, format=2 if sampled or rounded else 1)
 
 
 def check_fit(spec: FeatureSpec, info: BackboneInfo) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from extract.flow import is_learned
 from extract.network import Network
 from extract.spec import MOST_IMAGES, RunOptions
 from store.digest import from_dict, to_plain
@@ -29,14 +30,17 @@ class Passes:
     images: int  # of a pass, crops counted
     mixed: bool  # clips of several videos in a pass
     torch: str  # version
+    flow: str = ""  # of a network: computed by decode "workers" or on the "device", whose bits differ; else empty, as in older notes
 
     @classmethod
-    def of(cls, network: Network) -> "Passes":
+    def of(cls, network: Network, flow_on_device: bool = False) -> "Passes":
         """How ``network`` makes them."""
         device = network.device.device
         threads = torch.get_num_threads() if device.type == "cpu" else 0
         images = network.units_per_pass * network.spec.crops.count
-        return cls(device_name(device), threads, images, network.mixed, torch.__version__)
+        learned = is_learned(network.spec.flow)
+        flow = ("device" if flow_on_device else "workers") if learned else ""
+        return cls(device_name(device), threads, images, network.mixed, torch.__version__, flow)
 
 
 def device_name(device: torch.device) -> str:
@@ -62,9 +66,9 @@ def as_before(options: RunOptions, store: Path, device: torch.device) -> RunOpti
     return replace(options, batch_size=before.images)
 
 
-def note_passes(network: Network, store: Path) -> tuple[str, ...]:
+def note_passes(network: Network, store: Path, flow_on_device: bool = False) -> tuple[str, ...]:
     """Note how features are made if they are the store's first; else say, in words, what is not as before."""
-    now, before = Passes.of(network), read_passes(store)
+    now, before = Passes.of(network, flow_on_device), read_passes(store)
     if before is None:
         text = json.dumps(to_plain(now), indent=2) + "\n"
         write_first(store / FILE_NAME, text)
@@ -73,6 +77,8 @@ def note_passes(network: Network, store: Path) -> tuple[str, ...]:
             write_text(store / FILE_NAME, text)
             before = now
     names = [field.name for field in fields(Passes) if getattr(now, field.name) != getattr(before, field.name)]
+    if not before.flow and "flow" in names:  # noted before this was
+        names.remove("flow")
     if not names:
         return ()
     changes = ", ".join(f"{name} {getattr(now, name)} instead of {getattr(before, name)}" for name in names)

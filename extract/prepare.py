@@ -11,7 +11,7 @@ import torch
 from extract.backbones import Backbone, resolve_levels
 from extract.device import resolve_device
 from extract.dry_run import Coming, Forecast, forecast
-from extract.fit import as_trained, check_fit, notes
+from extract.fit import as_trained, check_fit, notes, with_format
 from extract.flow import weights_for
 from extract.flow_device import check_flow_on
 from extract.flow_files import check_root
@@ -108,6 +108,7 @@ def prepare_spec(
         )
     flow = with_quantise(resolve_flow(spec.flow, flow_weights), info) if spec.flow.method else spec.flow
     spec = as_trained(replace(spec, weights=loaded.identity, levels=resolve_levels(info, spec.levels), flow=flow), info)
+    spec = with_format(spec, loaded.backbone.extras)
     check_fit(spec, info)
     backbone = fold(loaded.backbone, spec.levels) if spec.fold_bn else loaded.backbone
     prepare(backbone, spec.precision, spec.channels_last, device)

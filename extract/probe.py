@@ -34,7 +34,8 @@ def promised_work(job: DecodeJob, emitter: Emitter) -> Work:
     decode = next(iter(job.streams.values())).spec.decode
     try:
         with open_source(job.path, decode, on_progress=emitter.alive, draft=True) as source:
-            clips = {number: len(clip_indices(source.num_frames, stream.spec.clips)) for number, stream in job.streams.items()}
+            specs = {number: stream.spec for number, stream in job.streams.items()}
+            clips = {number: len(clip_indices(source.num_frames, spec.clips, spec.flow)) for number, spec in specs.items()}
             return Work(clips, source.num_frames)
     except DecodeError as error:
         raise StageError("decode", str(error)) from None

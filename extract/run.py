@@ -88,7 +88,10 @@ def extract_together(
             as_noted = as_before(options, stream.store.path, resolve_device(options.device))
             beside = work[0][0] if work else None
             work.append((make_extraction(stream.backbone, stream.spec, as_noted, publishers[-1], beside), todo))
-        told = [note_passes(job.network, stream.store.path) if todo else () for stream, (job, todo) in zip(streams, work, strict=True)]
+        told = [
+            note_passes(job.network, stream.store.path, job.flow is not None) if todo else ()
+            for stream, (job, todo) in zip(streams, work, strict=True)
+        ]
         for note in dict.fromkeys(itertools.chain(*told)):  # now, and not only in the summary hours later
             print(f"note: {note}", file=sys.stderr, flush=True)
         progress = stack.enter_context(Progress("extract", len({video.id for _, todo in work for video in todo})))

@@ -13,7 +13,7 @@ LARGEST_SIDE = 8192  # of a resized frame, in pixels
 MOST_IMAGES = 4096  # of a forward pass
 MOST_WORKERS = 4096
 LARGEST = 10**7  # frames in the clips of one video, where the spec alone decides it
-FORMAT = 1  # raised when the meaning of a spec changes, so that old and new features never mix
+FORMATS = (1, 2)  # raised where the meaning of a spec has changed, so that old and new features never mix; see extract.fit.with_format
 
 
 @dataclass(frozen=True)
@@ -150,12 +150,14 @@ class FeatureSpec(Checked):
     fold_bn: bool = setting(False, "fold batch normalisation into the convolutions before it; changes the last bits, and speed")
     compile: bool = setting(False, "compile the network with torch.compile, which takes minutes at first; changes the last bits, and speed")
     dtype: Literal["float16", "float32"] = setting("float16", "type of the stored features")
-    format: int = setting(FORMAT, "meaning of this spec; set by the program")
+    format: int = setting(FORMATS[0], "meaning of this spec; set by the program")
 
     def check(self) -> None:
         demand(bool(self.backbone), "backbone is empty; choose one, see `actioncache backbones`")
         demand(len(set(self.levels)) == len(self.levels), f"levels {list(self.levels)} names one level twice")
-        demand(self.format == FORMAT, f"this spec has format {self.format}; this version of actioncache writes format {FORMAT}")
+        demand(
+            self.format in FORMATS, f"this spec has format {self.format}; this version of actioncache writes formats up to {FORMATS[-1]}"
+        )
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ class C3D(Backbone):
                 f"{self.info.name} takes clips of {FRAMES} frames of {SIZE}x{SIZE}, not {length} of {height}x{width}; "
                 f"set --clips.length {FRAMES} --crops.size {SIZE}"
             )
-        x = frames - self.mean_cube
+        x = (frames - self.mean_cube).to(frames.dtype)  # in float32: the differences are small where the mean is not
         for number, group in enumerate(GROUPS, start=1):
             for layer in group[:-1]:
                 x = functional.relu(getattr(self, layer)(x), inplace=True)

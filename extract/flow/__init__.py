@@ -79,7 +79,12 @@ def flow_method(spec: FlowSpec, weights: str = "") -> FlowMethod:
 
 def weights_for(spec: FlowSpec, weights: str) -> str:
     """``weights`` where the spec's method is a network, else none."""
-    return weights if spec.method in FLOWS.names() and isinstance(FLOWS.get(spec.method), LearnedFamily) else ""
+    return weights if is_learned(spec) else ""
+
+
+def is_learned(spec: FlowSpec) -> bool:
+    """Whether the spec's method is a network."""
+    return spec.method in FLOWS.names() and isinstance(FLOWS.get(spec.method), LearnedFamily)
 
 
 def in_colour(method: FlowMethod) -> bool:

@@ -15,8 +15,13 @@ from extract.backbones import MAP, Backbone, backbone_info
 from extract.backbones.c3d import C3D, mean_cube
 from extract.checkpoint import fit_state
 from extract.downloads import promised_digits
+from extract.fit import with_format
+from extract.precision import prepare
+from extract.presets import preset
+from extract.spec import FeatureSpec
 from extract.weights import load_backbone
 from store.errors import SpecError, UnknownNameError, WeightsError
+from store.options import resolve
 
 State = dict[str, torch.Tensor]
 Layouts = dict[str, dict[str, list[int]]]
@@ -246,3 +251,36 @@ def test_preprocessing_is_caffes() -> None:
     assert (info.value_range, info.mean, info.std, info.channel_order) == ((0.0, 255.0), (0.0,), (1.0,), "bgr")
     assert backbone_info("c3d_caffe").dims == info.dims
     assert promised_digits(Path(info.published["ucf101"].url).name) == "31723200"
+
+
+def test_the_mean_cube_is_subtracted_in_float32_whatever_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first layer gets of frames minus a real cube's kind of values differs from the exact difference by its own rounding."""
+    network = C3D()
+    random = np.random.default_rng(0)
+    cube = torch.from_numpy(random.uniform(88, 114, (3, 16, 112, 112)).astype(np.float32))
+    network.mean_cube.copy_(cube)
+    prepare(network, "bf16", channels_last=True)
+    given: list[torch.Tensor] = []
+    monkeypatch.setattr(network.conv1, "forward", lambda x: given.append(x) or x[:, :1].expand(-1, 64, -1, -1, -1))
+    frames = torch.from_numpy(random.integers(0, 256, (1, 3, 16, 112, 112))).to(torch.bfloat16)
+    next(network.stages(frames))
+    exact = frames.double() - cube.double()
+    assert given[0].dtype == torch.bfloat16
+    assert ((given[0].double() - exact).abs() <= exact.abs() * 2**-8 + 1e-6).all()
+
+
+def test_stores_of_the_rounded_cube_and_of_repeated_flows_stay_apart() -> None:
+    c3d = {"backbone": "c3d", "clips": {"rule": "sliding"}}
+    formats = [
+        with_format(resolve(FeatureSpec, {**settings, "format": 1}), extras).format
+        for settings, extras in (
+            (c3d, C3D.extras),
+            ({**c3d, "precision": "bf16"}, C3D.extras),
+            ({"precision": "bf16"}, {}),
+            (preset("tsn-flow-tencrop"), {}),
+            (preset("tsn-rgb-tencrop"), {}),
+            (preset("i3d-flow"), {}),
+            (preset("st-resnet"), {}),
+        )
+    ]
+    assert formats == [1, 2, 1, 2, 1, 1, 1]

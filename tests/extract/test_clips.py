@@ -1,13 +1,15 @@
 """Clip arithmetic against slow formulas and against the time stamps of published features."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from extract.clips import clip_indices, frame_spans, time_spans
-from extract.spec import ClipSpec
+from extract.flow_stacks import stack_indices
+from extract.spec import ClipSpec, FlowSpec
 from extract.video import resample_indices
 
 LENGTHS = range(1, 101)
@@ -141,3 +143,18 @@ def test_time_stamps_of_published_features(shared_data: Path) -> None:
         np.testing.assert_allclose(1000 * stamps, reference[key], rtol=1e-9, err_msg=key)
         checked += 1
     assert checked >= 9
+
+
+@pytest.mark.parametrize("stack", [2, 5, 10])
+def test_whole_stacks_of_flow_are_sampled_as_temporal_segment_networks_do(stack: int) -> None:
+    """Their ticks of (F - N + 1) / T over F flows, the middle of each (Wang et al. 2016): no stack but a short video's repeats a flow."""
+    spec, flow = ClipSpec(rule="segments", segments=25, length=1), FlowSpec(method="tvl1", encoding="pairs", pairs=stack)
+    for num_frames in (stack + 1, 26, 60, 100, 333):
+        tick = (num_frames - 1 - stack + 1) / 25
+        starts = clip_indices(num_frames, spec, flow).ravel()
+        assert starts.tolist() == [int(tick / 2 + tick * t + 1e-9) for t in range(25)]
+        stacks = stack_indices(starts, num_frames, flow)
+        assert (np.diff(stacks, axis=1) == 1).all()
+    assert clip_indices(3, spec, flow).ravel().tolist() == [0] * 25
+    for other in (replace(flow, pairs=1), replace(flow, offset=-1), FlowSpec()):
+        assert np.array_equal(clip_indices(100, spec, other), clip_indices(100, spec))

@@ -144,3 +144,15 @@ def test_promised_digits_are_torchvisions() -> None:
 def test_cache_folder_without_the_variable_is_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ACTIONCACHE_HOME", raising=False)
     assert cache_folder().parts[-2:] == ("actioncache", "weights")
+
+
+def test_a_download_that_nothing_vouches_for_says_so(served: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, url = served
+    for name in ("c3d.pickle", NAME):
+        (folder / name).write_bytes(CONTENT)
+    fetch(f"{url}/c3d.pickle")
+    told = capsys.readouterr().err
+    assert "came over plain HTTP and its publisher states no SHA-256" in told
+    assert f"it has SHA-256 {DIGEST}" in told
+    fetch(f"{url}/{NAME}")
+    assert "plain HTTP" not in capsys.readouterr().err

@@ -106,3 +106,16 @@ def test_of_two_jobs_that_begin_a_store_the_second_keeps_to_the_first(tmp_path: 
     (note,) = note_passes(network(20), tmp_path)
     assert "images 20 instead of 40 (" in note
     assert read_passes(tmp_path) == Passes.of(network(40))
+
+
+def test_where_a_network_of_flow_ran_is_noted(tmp_path: Path) -> None:
+    raft = {"flow": {"method": "raft_small", "params": {"updates": 2.0}}}
+    spec, backbone = prepare_spec("tiny", raft, "random:0", CPU, "random:5")
+    learned = Network(backbone, spec, CPU)
+    assert Passes.of(network(), flow_on_device=True).flow == ""
+    assert note_passes(learned, tmp_path, flow_on_device=True) == ()
+    (note,) = note_passes(learned, tmp_path)
+    assert ": flow workers instead of device (" in note
+    older = {name: value for name, value in vars(Passes.of(learned)).items() if name != "flow"}
+    (tmp_path / FILE_NAME).write_text(json.dumps(older))
+    assert note_passes(learned, tmp_path) == ()
