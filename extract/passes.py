@@ -1,7 +1,9 @@
 """What decides the last bits of a feature beside its spec, and what of it a store was begun with.
 
 Libraries sum in another order where a pass has another size, where more threads share it, or on another device: features of MobileNetV2
-then differ by about a millionth of the largest one. So that all features of a store are made alike, the first extraction into it notes
+then differ by about a millionth of the largest one. Resized frames differ more: processors with AVX2 or AVX-512 resize bytes in fixed
+point, CUDA and other processors in float32, which rounds a tenth to a fifth of the bytes to the next one; features then differ by about a
+thousandth of the largest one. So that all features of a store are made alike, the first extraction into it notes
 how it makes them; later ones take passes of the same size, and say so where they cannot make them alike.
 """
 
@@ -50,6 +52,11 @@ def device_name(device: torch.device) -> str:
     return f"cpu {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu" else device.type
 
 
+def resizes_in_fixed_point(name: str) -> bool:
+    """Whether torchvision resizes bytes as such on a device of ``device_name``."""
+    return name.startswith(("cpu AVX2", "cpu AVX512"))
+
+
 def read_passes(store: Path) -> Passes | None:
     """What was noted in a store's folder; None where nothing was, or nothing that can be read."""
     try:
@@ -66,8 +73,11 @@ def as_before(options: RunOptions, store: Path, device: torch.device) -> RunOpti
     return replace(options, batch_size=before.images)
 
 
-def note_passes(network: Network, store: Path, flow_on_device: bool = False) -> tuple[str, ...]:
-    """Note how features are made if they are the store's first; else say, in words, what is not as before."""
+def note_passes(network: Network, store: Path, flow_on_device: bool = False, any_device: bool = False) -> tuple[str, ...]:
+    """Note how features are made if they are the store's first; else say, in words, what is not as before.
+
+    Raises ``SpecError`` where frames are resized otherwise than before, unless it may be ``any_device``.
+    """
     now, before = Passes.of(network, flow_on_device), read_passes(store)
     if before is None:
         text = json.dumps(to_plain(now), indent=2) + "\n"
@@ -77,6 +87,11 @@ def note_passes(network: Network, store: Path, flow_on_device: bool = False) -> 
             write_text(store / FILE_NAME, text)
             before = now
     names = [field.name for field in fields(Passes) if getattr(now, field.name) != getattr(before, field.name)]
+    if resizes_in_fixed_point(now.device) != resizes_in_fixed_point(before.device) and not any_device:
+        raise SpecError(
+            f"{store} was begun on {before.device}, which resizes frames otherwise than {now.device}: features would differ by about a "
+            "thousandth of the largest one; use such a device (--device), another --out, or --any-device to mix them"
+        )
     if not before.flow and "flow" in names:  # noted before this was
         names.remove("flow")
     if not names:

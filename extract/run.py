@@ -89,7 +89,7 @@ def extract_together(
             beside = work[0][0] if work else None
             work.append((make_extraction(stream.backbone, stream.spec, as_noted, publishers[-1], beside), todo))
         told = [
-            note_passes(job.network, stream.store.path, job.flow is not None) if todo else ()
+            note_passes(job.network, stream.store.path, job.flow is not None, options.any_device) if todo else ()
             for stream, (job, todo) in zip(streams, work, strict=True)
         ]
         for note in dict.fromkeys(itertools.chain(*told)):  # now, and not only in the summary hours later

@@ -162,7 +162,8 @@ class FeatureSpec(Checked):
 
 @dataclass(frozen=True)
 class RunOptions(Checked):
-    """How an extraction runs. Nothing here changes a feature, except that device, batch size and mixing may change its last bits.
+    """How an extraction runs. Nothing here changes a feature, except that device, batch size and mixing may change its last bits, and a
+    device of another kind some thousandth of it (``extract.passes``).
 
     A store notes what its features were begun with (``extract.passes``).
     """
@@ -188,6 +189,9 @@ class RunOptions(Checked):
     flow_on: Literal["auto", "workers", "device"] = setting(
         "auto",
         "where flow is computed: in the decoding processes, or in this one on the network's device; auto: there for tvl1 and raft on CUDA",
+    )
+    any_device: bool = setting(
+        False, "also go on with a store that was begun on a device which resizes frames otherwise, so that features differ by about 1e-3"
     )
     retry_failed: bool = setting(False, "also try videos again whose failure is recorded and whose file has not changed")
 

@@ -12,9 +12,10 @@ from click.testing import CliRunner, Result
 
 from extract.commands import extract
 from extract.network import Network, usual_batch
-from extract.passes import FILE_NAME, Passes, as_before, note_passes, read_passes
+from extract.passes import FILE_NAME, Passes, as_before, note_passes, read_passes, resizes_in_fixed_point
 from extract.prepare import prepare_spec
 from extract.spec import MOST_IMAGES, RunOptions
+from store.errors import SpecError
 from store.features import FeatureStore
 from store.files import write_first
 
@@ -41,11 +42,14 @@ def test_the_first_extraction_notes_and_later_ones_take_its_size(tmp_path: Path)
 
 
 def test_another_device_takes_its_own_size(tmp_path: Path) -> None:
-    other = replace(Passes.of(network()), device="cuda Some GPU", images=2560)
+    device = "cuda Some GPU" if resizes_in_fixed_point(Passes.of(network()).device) else "cpu AVX2"
+    other = replace(Passes.of(network()), device=device, images=2560)
     (tmp_path / FILE_NAME).write_text(json.dumps(vars(other)))
     assert as_before(RunOptions(), tmp_path, CPU) == RunOptions()
-    (note,) = note_passes(network(), tmp_path)
-    assert "instead of cuda Some GPU, images " in note
+    with pytest.raises(SpecError, match=f"was begun on {device}, which resizes frames otherwise than .*--any-device to mix them"):
+        note_passes(network(), tmp_path)
+    (note,) = note_passes(network(), tmp_path, any_device=True)
+    assert f"instead of {device}, images " in note
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"device": "cpu"}', '{"device": 1, "more": 2}', "\xff"])

@@ -66,7 +66,7 @@ def test_on_cuda_the_bits_are_the_processors() -> None:
     second = torch.stack([first[0].roll(1, 1), first[1], first[3], first[4], first[4].roll(2, 0)])
     for _ in range(2):  # the second time the graphs are there already
         assert torch.equal(tvl1(first.cuda(), second.cuda()).cpu(), tvl1(first, second))
-    level = solve._graphs(5, 60, 83, DEFAULTS, torch.device("cuda", torch.cuda.current_device()))
+    level = solve._level(5, 60, 83, DEFAULTS, torch.device("cuda", torch.cuda.current_device()))
     assert type(level).__name__ == "FusedLevel"
 
 
@@ -81,3 +81,22 @@ def test_without_graphs_and_kernels_the_torch_operations_remain() -> None:
         "TV-L1 flow does without CUDA graphs",
     ]
     assert type(level) is solve.Level
+
+
+def test_levels_of_many_sizes_are_kept_while_there_is_memory() -> None:
+    made: list[int] = []
+
+    def make(batch: int, height: int, width: int, params: object, device: object) -> object:
+        made.append(height)
+        return object()
+
+    kept = solve.Kept(make)  # type: ignore[arg-type]
+    sizes = range(2 * solve.FEWEST)
+    for _ in range(3):
+        for height in sizes:
+            kept.get((1, height, 8, DEFAULTS, torch.device("cpu")), lambda: False)
+    assert made == list(sizes)
+    for height in range(100, 103):
+        kept.get((1, height, 8, DEFAULTS, torch.device("cpu")), lambda: True)
+    assert len(kept._levels) == solve.FEWEST
+    assert [key[1] for key in kept._levels][-3:] == [100, 101, 102]

@@ -58,6 +58,10 @@ def _in_batches(first: torch.Tensor, second: torch.Tensor, params: Tvl1Params, f
             flow[part] = solve_batch(first[part], second[part], params, batch)
 
 
+Key = tuple[int, int, int, Tvl1Params, torch.device]
+FEWEST = 10  # levels: two sizes of five scales
+
+
 def pairs_of_a_batch(height: int, width: int) -> int:
     """Pairs of this size that are solved together on a device."""
     return max(1, BATCH_PIXELS // (height * width))
@@ -214,12 +218,35 @@ class LooksLate:
 
 
 def _level(batch: int, height: int, width: int, params: Tvl1Params, device: torch.device) -> Level:
-    return (_graphs if device.type == "cuda" else Level)(batch, height, width, params, device)
+    if device.type != "cuda":
+        return Level(batch, height, width, params, device)
+    return _kept.get((batch, height, width, params, device), lambda: _crowded(device))
 
 
-@functools.lru_cache(maxsize=10)
+def _crowded(device: torch.device) -> bool:
+    return torch.cuda.memory_reserved(device) > torch.cuda.get_device_properties(device).total_memory // 2
+
+
+class Kept:
+    """The levels used last: ``FEWEST`` at least, more as long as memory is not crowded, since videos of many sizes come in any order."""
+
+    def __init__(self, make: Callable[..., Level]) -> None:
+        self._make = make
+        self._levels: dict[Key, Level] = {}  # the longest unused first
+
+    def get(self, key: Key, crowded: Callable[[], bool]) -> Level:
+        """The level of ``key``, made if it is not here."""
+        level = self._levels.pop(key, None)
+        if level is None:
+            while len(self._levels) >= FEWEST and crowded():
+                self._levels.pop(next(iter(self._levels)))
+            level = self._make(*key)
+        self._levels[key] = level
+        return level
+
+
 def _graphs(batch: int, height: int, width: int, params: Tvl1Params, device: torch.device) -> Level:
-    """Buffers and graphs of a scale, kept for the next batch, since making them costs more than a batch: two sizes of five scales."""
+    """Buffers and graphs of a scale, to be kept for the next batch, since making them costs more than a batch."""
     for what, kind in (("Triton kernels", _fused_level), ("CUDA graphs", lambda: Level)):
         try:
             level = kind()(batch, height, width, params, device)
@@ -228,6 +255,9 @@ def _graphs(batch: int, height: int, width: int, params: Tvl1Params, device: tor
         except Exception as error:  # of whatever kind: the torch operations do not need it
             warnings.warn(f"TV-L1 flow does without {what}, slower: {type(error).__name__}: {error}", stacklevel=2)
     return Level(batch, height, width, params, device)
+
+
+_kept = Kept(_graphs)
 
 
 def _fused_level() -> type[Level]:
