@@ -148,7 +148,7 @@ def _terminate(number: int, frame: object) -> None:
 class _Lasting(io.FileIO):
     """A file that goes on taking bytes when the other end of its pipe has gone."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
@@ -161,7 +161,7 @@ class _Lasting(io.FileIO):
 def lasting_output() -> Iterator[None]:
     """In the block a command whose reader (head, less) has gone comes to its own end: its exit code says what happened."""
     real = sys.stdout
-    if real is None or real is not sys.__stdout__:  # closed, or something that stands in for it
+    if not isinstance(real, io.TextIOWrapper) or real is not sys.__stdout__:  # closed, or something that stands in for it
         yield
         return
     real.flush()
