@@ -14,7 +14,7 @@ from store.errors import ListError, StoreError, TrainingError
 from store.files import safe_name, sha256_file, write_bytes, write_text
 from store.scores import ScoreTable
 from temporal.folds import Part, leave_one_group_out, list_part
-from temporal.forced import aside, remove_asides, take_places
+from temporal.forced import aside, put_back, remove_aside, take_places
 from temporal.params import head_info
 from temporal.run_dir import CURVES, FOLDS, SCORES, SPEC, SUMMARY, Run, check_replaceable, curves_png, existing, spec_text
 from temporal.sequences import FeatureSource, load_sequences, missing_videos, resolve_levels
@@ -42,7 +42,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Work:
-    """One list in one folder: what is complete, and what is left to train; ``folders`` take the places ``finals`` in the end."""
+    """One list in one folder: what is complete, and what is left to train; ``folders`` take the places ``finals`` in the end, out of ``place`` aside."""
 
     path: Path
     videos: "VideoList"
@@ -53,6 +53,7 @@ class _Work:
     specs: list[RunSpec]
     folders: list[Path]
     finals: list[Path]
+    place: Path | None
     todo: list[Task]
     runs: dict[Path, Run]
 
@@ -153,16 +154,18 @@ def _work(
         )
     specs = [replace(spec, train=replace(spec.train, seed=seed)) for seed in seeds] or [spec]
     finals = folders = [path / f"seed-{seed}" for seed in seeds] or [path]
+    put_back(path, finals)
     _check_layout(path, "seed" if seeds else "")
     for folder in finals if force else ():
         check_replaceable(folder)
+    place = None
     if force and (seeds or cross_validate):
         kind = "cross-validation" if cross_validate else "split"
         place = aside(path, [source.identity(each, kind) for each in specs])
         folders, force = [place / folder.relative_to(path) for folder in finals], False
     todo, runs = _plan(source, parts, specs, folders, cross_validate, force)
     todo = [replace(task, weights=head_weights) for task in todo]
-    return _Work(path, videos, absent, notes, source, parts, specs, folders, finals, todo, runs)
+    return _Work(path, videos, absent, notes, source, parts, specs, folders, finals, place, todo, runs)
 
 
 def _train(works: list[_Work], stores: Sequence[FeatureSource], spec: RunSpec, running: Running, jobs: int, alone: bool) -> None:
@@ -211,10 +214,10 @@ def _outcome(work: _Work, seeds: Sequence[int]) -> Outcome:
             folds = (folder / FOLDS).is_dir()
             runs[folder] = _join_folds(folder, each, work.source, work.parts) if folds else Run.open(folder)
     found = [runs[folder] for folder in work.folders]
-    if work.folders != work.finals:
+    if work.place:
         take_places(work.folders, work.finals)
         found = [Run.open(folder) for folder in work.finals]
-    remove_asides(work.path)
+        remove_aside(work.place)
     outcome = Outcome(work.path, tuple(found), tuple(work.absent), tuple(work.notes))
     if seeds:
         _write_summary(work.path, "seeds", dict(zip(map(str, seeds), [run.result["top1"] for run in outcome.runs], strict=True)))

@@ -4,10 +4,13 @@ Until then the old results stay, whatever goes wrong; and the same command, run 
 what it has finished. (A single run needs no such folder: ``workplace`` does the same for it.)
 
     .<name>.<digest>.forced.partial/<name>/...    the folder as it will be
+
+A folder aside is removed by the command that it belongs to, once that is done, and by no other: it may hold a night's work.
 """
 
+import glob
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ def take_places(folders: Sequence[Path], finals: Sequence[Path]) -> None:
     """Move each complete folder to its place; what is there goes, whatever it is."""
     for folder, final in zip(folders, finals, strict=True):
         final.parent.mkdir(parents=True, exist_ok=True)
-        old = folder.with_name(f".{folder.name}.old{PARTIAL_SUFFIX}")
+        old = _moved_away(folder)
         shutil.rmtree(old, ignore_errors=True)
         if final.exists():
             final.rename(old)
@@ -36,9 +39,30 @@ def take_places(folders: Sequence[Path], finals: Sequence[Path]) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def remove_asides(path: Path) -> None:
-    """Remove the folders aside of ``path``, unless another process works in them."""
-    for folder in path.parent.glob(f".*{FORCED_SUFFIX}"):
-        named = folder.name.removesuffix(FORCED_SUFFIX)[1:].rpartition(".")[0] == path.name
-        if named and all(abandoned(place) for place in folder.rglob(f".*{PARTIAL_SUFFIX}") if place.is_dir()):
-            shutil.rmtree(folder, ignore_errors=True)
+def put_back(path: Path, finals: Sequence[Path]) -> None:
+    """Give those of ``finals`` (``path``, or folders in it) their old results that a command killed amid ``take_places`` moved away."""
+    for place in _places(path):
+        for final in finals:
+            old = _moved_away(place / final.relative_to(path))
+            if old.is_dir() and not final.exists():
+                final.parent.mkdir(parents=True, exist_ok=True)
+                old.rename(final)
+
+
+def remove_aside(place: Path) -> None:
+    """Remove the folder of ``aside``, unless another process works in it."""
+    folder = place.parent
+    if all(abandoned(inner) for inner in folder.rglob(f".*{PARTIAL_SUFFIX}") if inner.is_dir()):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _places(path: Path) -> Iterator[Path]:
+    """What commands with whatever settings have aside for ``path``."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*{FORCED_SUFFIX}"):
+        if folder.name.removesuffix(FORCED_SUFFIX)[1:].rpartition(".")[0] == path.name:
+            yield folder / path.name
+
+
+def _moved_away(folder: Path) -> Path:
+    """Where the results lie that ``folder`` replaces, until it has."""
+    return folder.with_name(f".{folder.name}.old{PARTIAL_SUFFIX}")

@@ -63,3 +63,45 @@ def test_an_interrupted_forced_command_keeps_what_it_has_finished(order_store, o
     train_list([order_store], order_videos, WIDER, one, force=True, jobs=1, **kind)
     again = {name: time for name, (_, time) in _files(one).items()}
     assert all(again[name] > time for name, time in times.items())
+
+
+@KINDS
+def test_a_command_without_force_leaves_what_an_interrupted_forced_one_has_finished(order_store, order_videos, tmp_path, kind) -> None:
+    one = tmp_path / "out/one"
+    train_list([order_store], order_videos, SPEC, one, jobs=1, **kind)
+    asked = iter([False] * 5 + [True] * 100)
+    with pytest.raises(Interrupted):
+        train_list([order_store], order_videos, WIDER, one, force=True, jobs=1, stopped=lambda: next(asked), **kind)
+    finished = _files(next((tmp_path / "out").glob(f"*{FORCED_SUFFIX}")))
+    assert any(name.endswith("spec.json") for name in finished)
+    train_list([order_store], order_videos, SPEC, one, jobs=1, **kind)
+    assert _files(next((tmp_path / "out").glob(f"*{FORCED_SUFFIX}"))) == finished
+
+
+@KINDS
+@pytest.mark.parametrize("force", [False, True])
+def test_killed_between_two_renames_it_has_lost_nothing(order_store, order_videos, tmp_path, kind, force, monkeypatch) -> None:
+    """With the old results moved away and the new ones not yet in their place: the old command finds the old ones, the new one goes on."""
+    one, rename = tmp_path / "out/one", Path.rename
+    train_list([order_store], order_videos, SPEC, one, jobs=1, **kind)
+    old = _files(one)
+
+    def killed(path: Path, target: Path) -> Path:
+        if FORCED_SUFFIX in str(path) and target.is_relative_to(one):
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_list([order_store], order_videos, WIDER, one, force=True, jobs=1, **kind)
+    assert len(_files(one)) < len(old)
+    new = {time for _, time in _files(tmp_path / "out").values()}
+    done = train_list([order_store], order_videos, WIDER if force else SPEC, one, force=force, jobs=1, **kind)
+    assert all(run.spec.head.hidden == (5 if force else 4) for run in done.runs)
+    if force:
+        assert {time for name, (_, time) in _files(one).items() if name.endswith("spec.json")} <= new  # nothing was trained again
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["one"]
+    else:
+        found = _files(one)
+        assert {name for name in old if found[name] != old[name]} <= {"summary.json"}  # which every command writes
