@@ -20,7 +20,7 @@ class FoldFigures(NamedTuple):
     accuracy: float
     loss: float | None
     right: tuple[int, ...]
-    videos: int
+    videos: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,23 @@ class Nested:
     choices: dict[str, str]
 
 
-def nested(rows: Sequence[Row], rank_by: RankBy) -> Nested | None:
-    """None where there are no folds, no validation part or no test labels, or only one setting."""
+UNEQUAL = (
+    "the settings were tested on different videos, since their stores lack different ones, so no fold can choose among them: complete "
+    "the stores, or sweep those that lack the same videos"
+)
+
+
+def nested(rows: Sequence[Row], rank_by: RankBy) -> Nested | str | None:
+    """None where there are no folds, no validation part or no test labels, or only one setting; in words, where it is for the stores.
+
+    A store that lacks videos has smaller folds, or fewer: what is chosen in each is then a figure of other videos.
+    """
     known = [(row, found) for row in rows if not row.trained.failure and (found := _folds(row))]
     if len(known) < 2:
         return None
+    tested = [{name: fold.videos for name, fold in folds.items()} for _, folds in known]
+    if any(each != tested[0] for each in tested):
+        return UNEQUAL
     chosen: dict[str, tuple[Row, FoldFigures]] = {}
     for name in known[0][1]:
         keys = [better(folds[name].accuracy, folds[name].loss, rank_by) for _, folds in known]
@@ -45,7 +57,7 @@ def nested(rows: Sequence[Row], rank_by: RankBy) -> Nested | None:
         row, folds = known[min(ranked)[1]]
         chosen[name] = row, folds[name]
     figures = [each for _, each in chosen.values()]
-    videos = sum(each.videos for each in figures)
+    videos = sum(len(each.videos) for each in figures)
     top1 = Figure.of([sum(right) / videos for right in zip(*(each.right for each in figures), strict=True)])
     return None if top1 is None else Nested(top1, {name: row.setting.text() for name, (row, _) in chosen.items()})
 
@@ -79,5 +91,5 @@ def _of_seed(figures: SeedFigures) -> dict[str, FoldFigures] | None:
             return None
         total = loss_sum(validation)
         loss = None if total is None else total / len(validation)
-        found[name] = FoldFigures(hits(validation) / len(validation), loss, (hits(test),), len(test))
+        found[name] = FoldFigures(hits(validation) / len(validation), loss, (hits(test),), tuple(test.ids))
     return found or None

@@ -73,7 +73,7 @@ class Row:
 class Sweep:
     """All settings: ranked ones first, best first, then those that cannot be ranked in the grid's order, then failures.
 
-    ``nested``: of a cross-validation, what the settings are worth that each fold chose for itself.
+    ``nested``: of a cross-validation, what the settings are worth that each fold chose for itself, or why that cannot be told.
     """
 
     path: Path
@@ -81,7 +81,7 @@ class Sweep:
     rows: tuple[Row, ...]
     plan: Plan
     rank_by: RankBy
-    nested: "Nested | None" = None
+    nested: "Nested | str | None" = None
 
     @property
     def failed(self) -> tuple[Row, ...]:

@@ -73,6 +73,8 @@ def _nested_note(sweep: Sweep) -> str:
     found, start = sweep.nested, "A fold's validation videos are test videos of other folds, so the first rank was chosen with a view to"
     if found is None:
         return f"{start} its own test figure."
+    if isinstance(found, str):
+        return f"{start} its own test figure, and there is none to report instead: {found}."
     number = len(set(found.choices.values()))
     return (
         f"{start} its own test figure: report {percent(found.top1)} instead, the test figure of what each fold chose by its own "
@@ -124,7 +126,7 @@ def json_text(sweep: Sweep) -> str:
         "cross_validate": sweep.plan.cross_validate,
         "ranked_by": f"validation {sweep.rank_by}",
     }
-    if sweep.nested:
+    if sweep.nested and not isinstance(sweep.nested, str):
         data["chosen_in_each_fold"] = {"test_top1": asdict(sweep.nested.top1), "settings": sweep.nested.choices}
     return json.dumps({**data, "notes": notes(sweep), "settings": rows}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

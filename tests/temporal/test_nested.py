@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
 
 from store.videos import write_csv
@@ -50,3 +51,20 @@ def test_each_fold_chooses_by_its_own_validation_videos(order_store, order_video
     np.testing.assert_allclose(found["test_top1"]["mean"], right.mean())
     np.testing.assert_allclose(found["test_top1"]["deviation"], right.mean(1).std(ddof=1))
     assert f"report {100 * right.mean():.2f} ± {100 * right.mean(1).std(ddof=1):.2f} instead" in shown
+
+
+@pytest.mark.parametrize(("lost", "first"), [("group", False), ("group", True), ("video", False)])
+def test_no_figure_where_stores_lack_different_videos(make_store, order_store, order_values, order_videos, tmp_path, lost, first) -> None:
+    """Whichever store comes first in the grid; the other ranks and figures stay."""
+    write_csv(order_videos, tmp_path / "list.csv")
+    gone = [f"v{number:02d}" for number in (range(4) if lost == "group" else [1])]
+    lacking = make_store({id_: values for id_, values in order_values.items() if id_ not in gone}, name="lacking")
+    stores = [lacking.path, order_store.path] if first else [order_store.path, lacking.path]
+    words = [tmp_path / "list.csv", "--grid", f"features={stores[0]},{stores[1]}", "--allow-missing", "--name", "s", "--out", tmp_path]
+    fast = [*FAST.replace("epochs 3", "epochs 1").split()[:-2], "--head.name", "mean"]
+    done = CliRunner().invoke(sweep, [*map(str, words), *fast], catch_exceptions=False)
+    assert done.exit_code == 1
+    assert "there is none to report instead: the settings were tested on different videos" in done.stdout
+    data = json.loads((tmp_path / "s/sweep.json").read_text())
+    assert "chosen_in_each_fold" not in data
+    assert [row["rank"] for row in data["settings"]] == [1, 2]
