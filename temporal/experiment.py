@@ -42,7 +42,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Work:
-    """One list in one folder: what is complete, and what is left to train; ``folders`` take the places ``finals`` in the end, out of ``place`` aside."""
+    """One list in one folder: what is complete, and what is left to train; ``folders`` take the places ``finals`` in the end.
+
+    ``place``: the folder aside that holds ``folders``, with ``--force`` of several heads.
+    """
 
     path: Path
     videos: "VideoList"
