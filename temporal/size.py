@@ -12,9 +12,13 @@ BYTES_A_WEIGHT = 16  # float32: itself, its gradient, two moments of the optimiz
 
 
 def memory_of(device: str) -> int:
-    """Bytes: what is free on a GPU, all that this machine has for the CPU."""
+    """Bytes: what is free on a GPU, all that this machine has for the CPU.
+
+    What earlier heads of this process have used stays with torch, which hands it out again, but counts as used for the GPU's driver.
+    """
     if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -75,3 +75,14 @@ def test_what_a_gpu_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     big = HeadSpec(name="gru", hidden=8000)
     with pytest.raises(TrainingError, match=r"and cuda has 2\.0 free; choose a smaller --head\.hidden"):
         size.check_size(big, 1024, 101, "cuda")
+
+
+def test_memory_that_torch_keeps_for_the_next_head_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,000 bytes that nobody has, and 6,000 that torch has taken, of which 2,000 are in use."""
+    found = {"mem_get_info": (1_000, 8_000), "memory_reserved": 6_000, "memory_allocated": 2_000}
+    for name, value in found.items():
+        monkeypatch.setattr(size.torch.cuda, name, lambda device, value=value: value)
+    assert size.memory_of("cuda:0") == 5_000
+    with pytest.raises(TrainingError, match="are free"):
+        size.check_rows(5_001, "cuda:0")
+    size.check_rows(5_000, "cuda:0")
