@@ -34,7 +34,11 @@ class Source:
     together: bool = False  # trained with others as one program, which may change last bits
 
     def identity(self, spec: RunSpec, part: str) -> dict[str, Any]:
-        """What must be equal for two runs to be the same one."""
+        """What must be equal for two runs to be the same one.
+
+        ``trained_on``: a refit without a validation part, which once left out the list's validation videos under the same settings.
+        """
+        whole = spec.train.refit and not spec.train.validation
         return {
             "spec": to_plain(spec),
             "features": self.features,
@@ -42,6 +46,7 @@ class Source:
             "classes": list(self.classes),
             "part": part,
             **({"together": True} if self.together else {}),
+            **({"trained_on": "training and validation videos"} if whole else {}),
         }
 
 

@@ -325,6 +325,11 @@ def test_validation_videos_of_the_list_are_never_lost_in_silence(order_store, or
     both = train_list([order_store], marked, replace(fixed, train=replace(fixed.train, refit=True)), tmp_path / "both")
     assert both.runs[0].result["videos"] == {"train": 16, "validation": 0, "test": 8}
     assert both.notes == ()
+    data = json.loads((both.path / SPEC).read_text())
+    assert data["identity"].pop("trained_on") == "training and validation videos"  # a run from before it trained on them is another one
+    (both.path / SPEC).write_text(json.dumps(data))
+    with pytest.raises(SpecMismatchError, match="trained_on"):
+        train_list([order_store], marked, replace(fixed, train=replace(fixed.train, refit=True)), tmp_path / "both")
     whole = train_list([order_store], order_videos, fixed, tmp_path / "whole")
     assert np.array_equal(both.runs[0].scores().values, whole.runs[0].scores().values)
     with pytest.raises(TrainingError, match=r"train\.validation is 0 and the list has no validation videos"):
