@@ -210,22 +210,27 @@ def run_together(
     turns = Turns(extractions, claims, options.job_tries, tally.count)
     jobs = dict(_jobs(extractions, paths, options, held_from))
 
-    def run(keys: Iterable[str]) -> None:
-        with closing(pool.run([(key, jobs[key]) for key in keys], stopped, turns)) as events:
+    def finish() -> None:
+        for extraction in extractions:
+            extraction.finish()
+
+    def run(keys: Iterable[str], alone: bool = False) -> None:
+        with closing(pool.run([(key, jobs[key]) for key in keys], stopped, turns, alone)) as events:
             while (event := _next(network, events)) is not None:
                 for extraction, part in split(event, extractions):
                     extraction.handle(part)
+                if alone and isinstance(event, Finished | Failed):
+                    finish()  # before the next video begins
                 tally.count()
-        for extraction in extractions:
-            extraction.finish()
+        finish()
         tally.count()
 
     with exact_arithmetic():
         run(jobs)
-        while turns.suspects and not stopped():
+        if turns.suspects and not stopped():
             for extraction in extractions:
                 extraction.sink.flush()
-            run([turns.next_suspect()])
+            run(turns.next_suspects(), alone=True)
 
 
 class _Tally:

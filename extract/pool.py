@@ -135,12 +135,14 @@ class WorkerPool:
         jobs: Iterable[tuple[str, Any]],
         stopped: Callable[[], bool] = lambda: False,
         turn: Callable[[str], Turn] = lambda key: "now",
+        alone: bool = False,
     ) -> Generator[Event, None, None]:
         """Yield the events of all ``jobs`` (key, job); ends early, its workers killed, once ``stopped()`` is true.
 
         When a job's turn comes ``turn(key)`` is asked about it: ``never`` leaves it out without an event, ``later`` asks again when all
-        others are under way, and every ``LATER_SECONDS`` from then on.
+        others are under way, and every ``LATER_SECONDS`` from then on. ``alone``: by one worker.
         """
+        self._most = 1 if alone else self._count
         self._turn = turn
         self._later: deque[tuple[str, Any]] = deque()
         self._asked_again = time.monotonic()
@@ -180,7 +182,7 @@ class WorkerPool:
         if not self._queue and self._later and time.monotonic() - self._asked_again >= LATER_SECONDS:
             self._asked_again = time.monotonic()
             self._queue, self._later = self._later, deque()
-        while self._queue and (idle or len(self._workers) < self._count):
+        while self._queue and (idle or len(self._workers) < self._most):
             turn = self._turn(self._queue[0][0]) if self._queue[0][0] not in self._crashes else "now"
             if turn != "now":
                 job = self._queue.popleft()

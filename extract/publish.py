@@ -124,5 +124,6 @@ class Publisher:
     def _add(self, key: str, features: Features) -> None:
         try:
             self._writer.add(key, features)
+            self._writer.finish(key)
         except FeatureError as error:
             self._refused.put((key, str(error)))

@@ -26,13 +26,14 @@ class Turns:
         """``claims``: one an extraction, or none at all. ``changed`` is called when a video has been seen to."""
         self._extractions, self._claims, self._tries, self._changed = extractions, claims, tries, changed
         self.suspects: list[str] = []
-        self._alone: str | None = None
+        self._alone = False
         self._told: set[str] = set()
 
-    def next_suspect(self) -> str:
-        """The next one to do alone."""
-        self._alone = self.suspects.pop(0)
-        return self._alone
+    def next_suspects(self) -> list[str]:
+        """Those to do now, each alone."""
+        self._alone = True
+        suspects, self.suspects = self.suspects, []
+        return suspects
 
     def __call__(self, key: str) -> Turn:
         if not self._claims:
@@ -60,7 +61,7 @@ class Turns:
                 self._extractions[place].handle(Failed(key, STAGE, reason))
             self._changed()
             return "never"
-        if deaths and key != self._alone:
+        if deaths and not self._alone:
             self._give_back(key, mine)
             self.suspects.append(key)
             return "never"

@@ -5,22 +5,21 @@ link is one atomic step, on network file systems too; one lock and one touch ser
 ends it. Nothing depends on claims but that work is done once: where a file system has no hard links, there are none.
 """
 
-import json
+import errno
 import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from store.claim_files import Holder, bury, deaths_of, is_same_file, look, name_of, open_locked, remove_deaths, sweep
-from store.errors import PipelineError
+from store.claim_files import Holder, bury, deaths_of, is_same_file, look, make_owner, name_of, remove_deaths, replace_link, sweep
+from store.errors import PipelineError, StoreError
 from store.failures import Failure
-from store.files import PARTIAL_SUFFIX
 
 if TYPE_CHECKING:
     from store.features import FeatureStore
@@ -32,6 +31,15 @@ LOOK_SECONDS = 30.0  # what others have published is known at least so lately
 GLANCE_SECONDS = 1.0  # the same, where somebody else is known to be at work
 LINGER_SECONDS = 120.0  # a claim outlives the publishing by so long: longer than others, and a network disk's caches, may not see the shard
 ROUNDS = 20  # claims that vanish again and again while they are looked at
+LASTING = (  # errors of a first link that will come again: there are no claims here. ENOENT: others took this process for dead
+    errno.EPERM,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EMLINK,
+    errno.EACCES,
+    errno.EROFS,
+    errno.ENOENT,
+)
 
 
 @dataclass(frozen=True)
@@ -63,8 +71,9 @@ class Claims:
         self._held: dict[str, bool] = {}  # id -> whether somebody died at it before
         self._lingering: list[tuple[float, Path]] = []  # when, by time.monotonic, and which claim
         self._looked = float("-inf")
-        self._descriptor = -1
+        self._descriptor = self._finished_descriptor = -1
         self._owner = self._folder / f"{OWNER}{secrets.token_hex(8)}"
+        self._finished_owner = self._owner.with_name(f"{self._owner.name}-finished")  # of claims that no death counts of any more
         self._lock = threading.Lock()  # of what the heart's thread and the writer's touch, too
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="claims", daemon=True)
@@ -81,7 +90,8 @@ class Claims:
             self._heart.join()
         with suppress(OSError):
             self._leave(graceful=error is None or isinstance(error, PipelineError | OSError | KeyboardInterrupt))
-        os.close(self._descriptor)
+        for descriptor in self._descriptors:
+            os.close(descriptor)
 
     def take(self, video_id: str) -> Claim:
         """Claim a video whose turn it is. ``mine`` is to be ended by ``settle``, ``give_back`` or leaving."""
@@ -90,8 +100,7 @@ class Claims:
         try:
             self._begin()
             return self._take(video_id, self._folder / name_of(video_id))
-        except OSError as error:  # no hard links here, or a disk that refuses, of which the writer will tell more
-            self.trouble = error.strerror or str(error)
+        except OSError:  # see ``trouble``; else a disk that refuses now, of which the writer will tell more
             return MINE
 
     def give_back(self, video_id: str) -> None:
@@ -100,6 +109,15 @@ class Claims:
             held = self._held.pop(video_id, None)
         if held is not None:
             self._unlink(self._folder / name_of(video_id))
+
+    def finish(self, video_id: str) -> None:
+        """This video's features wait to be published: if the process is killed from now on, that was not the video's doing."""
+        path = self._folder / name_of(video_id)
+        with self._lock, suppress(OSError):  # then it counts, as before
+            if video_id in self._held and is_same_file(path, self._descriptor):
+                if self._finished_descriptor < 0:
+                    self._finished_descriptor = make_owner(self._finished_owner, Holder.here()._replace(finished=True))
+                replace_link(self._finished_owner, path)
 
     def settle(self, video_ids: Iterable[str]) -> None:
         """These are published, or their failures recorded: nobody needs to do them; what was known of deaths is forgotten."""
@@ -115,18 +133,24 @@ class Claims:
     def _begin(self) -> None:
         if self._descriptor >= 0:
             return
-        aside = self._owner.with_name(f".{self._owner.name}{PARTIAL_SUFFIX}")  # nobody looks at it before it is locked
-        for attempt in range(3):
-            try:
-                self._folder.mkdir(exist_ok=True)
-                aside.write_text(json.dumps(Holder.here()._asdict()))
-                self._descriptor, _ = open_locked(aside)
-                break
-            except FileNotFoundError:  # the folder was empty, and another process that ended took it away
-                if attempt == 2:
-                    raise
-        aside.rename(self._owner)
+        with self._noting_trouble():
+            self._descriptor = make_owner(self._owner, Holder.here())
         self._heart.start()
+
+    @property
+    def _descriptors(self) -> list[int]:
+        return [descriptor for descriptor in (self._descriptor, self._finished_descriptor) if descriptor >= 0]
+
+    @contextmanager
+    def _noting_trouble(self) -> Iterator[None]:
+        try:
+            yield
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno in LASTING:
+                self.trouble = error.strerror or str(error)
+            raise
 
     def _take(self, video_id: str, path: Path) -> Claim:
         for _ in range(ROUNDS):
@@ -151,9 +175,11 @@ class Claims:
         return Claim("failed", failure=failure) if failure else None
 
     def _mine(self, video_id: str, path: Path) -> Claim:
+        with self._lock:
+            self._held[video_id] = False  # whatever the disk says to the next looks, the claim is there
         self._look_around(LOOK_SECONDS)
         if ended := self._ended_by_others(video_id):
-            path.unlink()
+            self.give_back(video_id)
             return ended
         deaths = deaths_of(path)
         with self._lock:
@@ -162,9 +188,10 @@ class Claims:
 
     def _link(self, path: Path) -> bool:
         try:
-            os.link(self._owner, path)
+            with self._noting_trouble():
+                os.link(self._owner, path)
         except FileExistsError:
-            return is_same_file(path, self._descriptor)  # over a network a link may be made, and the answer lost
+            return self._is_own(path)  # over a network a link may be made, and the answer lost
         return True
 
     def _look_around(self, at_most_every: float) -> None:
@@ -172,9 +199,10 @@ class Claims:
         if time.monotonic() - self._looked < at_most_every:
             return
         self._looked = time.monotonic()
-        self._store.refresh()
-        now = self._store.failures()
-        self._failed_since = {key: failure for key, failure in now.items() if failure != self._failed_before.get(key)}
+        with suppress(StoreError, OSError):  # a disk that hesitates; what was known before stays, and the next look comes soon
+            self._store.refresh()
+            now = self._store.failures()
+            self._failed_since = {key: failure for key, failure in now.items() if failure != self._failed_before.get(key)}
 
     def _now(self) -> float:
         """The file system's time, which is the one that claims have."""
@@ -184,7 +212,8 @@ class Claims:
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_SECONDS):
             with suppress(OSError):  # a disk that does not answer: others may take us for dead, and do a video twice
-                os.utime(self._descriptor)
+                for descriptor in self._descriptors:
+                    os.utime(descriptor)
                 self._release(time.monotonic() - LINGER_SECONDS)
 
     def _release(self, before: float) -> None:
@@ -196,13 +225,17 @@ class Claims:
 
     def _unlink(self, path: Path) -> None:
         with suppress(OSError):  # gone: somebody took us for dead
-            if is_same_file(path, self._descriptor):
+            if self._is_own(path):
                 path.unlink()
+
+    def _is_own(self, path: Path) -> bool:
+        return any(is_same_file(path, descriptor) for descriptor in self._descriptors)
 
     def _leave(self, graceful: bool) -> None:
         for video_id in list(self._held) if graceful else ():
             self.give_back(video_id)
         self._owner.unlink()
+        self._finished_owner.unlink(missing_ok=True)
         if any(self._is_alive(path) for path in self._folder.glob(f"{OWNER}*")):
             return  # who may not have seen yet what was published last; the last one to leave sweeps
         self._release(float("inf"))

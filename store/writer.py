@@ -93,6 +93,11 @@ class FeatureWriter:
         self._failed_before.add(video_id)
         self._settle([video_id])
 
+    def finish(self, video_id: str) -> None:
+        """Tell the claims that a video which was added is no danger to this process any more."""
+        if self._claims is not None:
+            self._claims.finish(video_id)
+
     def publish_due(self) -> None:
         """Publish if 64 MB or 30 s of work have come together; for those who go on working without adding."""
         if self._pending and (self._bytes >= self.max_bytes or time.monotonic() - self._oldest >= self.max_seconds):

@@ -12,7 +12,7 @@ from store.errors import SpecError
 from store.files import write_text
 from store.videos import VideoList
 
-FORMAT = 1
+FORMAT = 2  # 1 knew one store, and no arguments that a retry does not repeat
 MOST_PARTS = 10_000  # of one array; Slurm's own MaxArraySize is 1001 unless the site raised it
 SUFFIX = ".plan.json"
 
@@ -76,8 +76,10 @@ def load(path: Path) -> Plan:
     """The plan that ``save`` wrote; ``SpecError`` for anything else."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data["format"] != FORMAT:
-            raise SpecError(f"{path} has format {data['format']}; this version reads format {FORMAT}; make it anew with `jobs plan`")
+        if data["format"] not in (1, FORMAT):
+            raise SpecError(f"{path} has format {data['format']}; this version reads formats 1 and {FORMAT}; make it anew with `jobs plan`")
+        if data["format"] == 1 and "stores" not in data:
+            data = {**data, "stores": [data["store"]], "once": []}
         seconds = data["seconds"]
         return Plan(
             _texts(data["stores"]),

@@ -73,6 +73,14 @@ def test_a_plan_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert load(tmp_path / "jobs" / "a.plan.json") == plan
 
 
+def test_a_plan_of_one_store_from_before_is_read(tmp_path: Path) -> None:
+    plan = plan_of(IDS[:3], IDS[3:])
+    data = {**vars(plan), "format": 1, "store": plan.store}
+    del data["stores"], data["once"]
+    (tmp_path / "a.plan.json").write_text(json.dumps(data))
+    assert load(tmp_path / "a.plan.json") == plan
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", "nothing", '{"format": 1}', "[" * 100_000])
 def test_a_file_that_is_no_plan_is_an_error_that_names_it(text: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(text)
@@ -82,7 +90,7 @@ def test_a_file_that_is_no_plan_is_an_error_that_names_it(text: str, tmp_path: P
 
 def test_a_plan_of_another_format_and_one_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps({"format": 9}))
-    with pytest.raises(SpecError, match="has format 9; this version reads format 1"):
+    with pytest.raises(SpecError, match="has format 9; this version reads formats 1 and 2"):
         load(tmp_path / "x.json")
     with pytest.raises(SpecError, match="cannot be read: No such file"):
         load(tmp_path / "y.json")

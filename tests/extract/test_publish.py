@@ -32,6 +32,9 @@ class Writer:
     def fail(self, key: str, stage: str, reason: str, path: Path) -> None:
         self.failed.append((key, stage, reason, path))
 
+    def finish(self, key: str) -> None:
+        assert key in self.added
+
     def publish_due(self) -> None:
         if self.added:
             self.due.set()

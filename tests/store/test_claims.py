@@ -1,5 +1,6 @@
 """Claims: one process a video, what a dead one leaves, what is forgotten when."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,7 +46,8 @@ def kill(own: Claims) -> None:
     own._ended.set()
     if own._heart.is_alive():
         own._heart.join()
-    os.close(own._descriptor)
+    for descriptor in own._descriptors:
+        os.close(descriptor)
 
 
 def names(store: FeatureStore) -> list[str]:
@@ -175,3 +177,94 @@ def test_without_hard_links_every_video_is_mine(started: Callable[[], Claims], m
 def test_nothing_is_written_where_nothing_is_taken(started: Callable[[], Claims], opened: Callable[[], FeatureStore]) -> None:
     started().__exit__(None, None, None)
     assert names(opened()) == []
+
+
+def test_a_death_after_the_video_was_finished_is_none_and_frees_it(
+    started: Callable[[], Claims], opened: Callable[[], FeatureStore]
+) -> None:
+    first, second, store = started(), started(), opened()
+    assert {first.take(name).state for name in "ab"} == {"mine"}
+    first.finish("a")
+    assert second.take("a").state == "others"
+    kill(first)
+    assert (second.take("a"), len(second.take("b").deaths)) == (claims.MINE, 1)
+    second.finish("b")
+    publish(store, second, "a", "b")
+    second.__exit__(None, None, None)
+    assert names(store) == []
+
+
+def test_a_finished_video_whose_features_are_refused_is_given_back(
+    started: Callable[[], Claims], opened: Callable[[], FeatureStore]
+) -> None:
+    first = started()
+    first.take("a")
+    first.finish("a")
+    first.give_back("a")
+    first.finish("a")
+    assert started().take("a") == claims.MINE
+
+
+@pytest.mark.parametrize("error", [StoreError("no answer"), OSError(errno.EIO, "Input/output error")])
+def test_a_disk_that_hesitates_during_a_look_costs_no_claim_and_no_death(
+    started: Callable[[], Claims], error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise error
+
+    first = started()
+    monkeypatch.setattr(first._store, "refresh", refuse)
+    assert (first.take("a"), first.trouble) == (claims.MINE, "")
+    assert started().take("a").state == "others"
+    first.__exit__(None, None, None)
+    assert started().take("a") == claims.MINE
+
+
+def test_a_passing_error_costs_one_claim(started: Callable[[], Claims], monkeypatch: pytest.MonkeyPatch) -> None:
+    first, link = started(), os.link
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(claims.os, "link", refuse)
+    assert (first.take("a"), first.trouble) == (claims.MINE, "")
+    monkeypatch.setattr(claims.os, "link", link)
+    assert first.take("b") == claims.MINE
+    assert [started().take(name).state for name in "ab"] == ["mine", "others"]
+
+
+def test_a_file_that_another_machine_has_removed_is_gone(
+    started: Callable[[], Claims], opened: Callable[[], FeatureStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(descriptor: int) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    first = started()
+    first.take("a")
+    path = first._folder / claim_files.name_of("a")
+    with monkeypatch.context() as patched:
+        patched.setattr(claim_files.os, "fstat", stale)
+        found = claim_files.look(path, 0.0), claim_files.is_same_file(path, first._descriptor)
+    assert found == (None, False)
+
+
+def test_a_locked_claim_of_this_machine_lives_however_old(started: Callable[[], Claims]) -> None:
+    first, second = started(), started()
+    first.take("a")
+    path = first._folder / claim_files.name_of("a")
+    found = claim_files.look(path, path.stat().st_mtime + 10 * claim_files.GONE_SECONDS)
+    assert found
+    with found:
+        assert found.alive
+    assert second.take("a").state == "others"
+
+
+def test_what_a_process_had_not_finished_making_is_swept(started: Callable[[], Claims], opened: Callable[[], FeatureStore]) -> None:
+    first, store = started(), opened()
+    first.take("a")
+    old, new = (store.path / "claims" / f".owner-{name}.partial" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_text("{}")
+    os.utime(old, (1, 1))
+    first.__exit__(None, None, None)
+    assert names(store) == [new.name]

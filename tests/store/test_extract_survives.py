@@ -338,6 +338,31 @@ def test_a_video_that_kills_every_job_becomes_a_failure_and_its_neighbours_do_no
     assert extract(videos, out, "--retry-failed").code == 0  # the tries begin anew
 
 
+def test_what_was_finished_before_a_kill_is_no_suspect_and_suspects_share_a_pool_and_a_shard(
+    videos: Path, whole: FeatureStore, tmp_path: Path
+) -> None:
+    out = tmp_path / "features"
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert extract(videos, out, "--publish-seconds", "1000", "--workers", "2", prepare=after_adding(4, die)).code == -signal.SIGKILL
+    assert 1 <= len(list((opened(out).path / "claims").glob("*.died*"))) + len(suspects(out)) <= 3
+    ended = extract(videos, out, "--publish-seconds", "1000", "--workers", "2")
+    assert ended.code == 0, ended.stderr
+    assert len(opened(out).shards) <= 2  # of the others, and of all suspects
+    assert_whole(out, whole)
+
+
+def suspects(out: Path) -> list[Path]:
+    """Claims that the death of their process will count of."""
+    found = []
+    for path in (opened(out).path / "claims").iterdir():
+        if "-" not in path.name and 'finished": true' not in path.read_text():
+            found.append(path)
+    return found
+
+
 @pytest.mark.parametrize("locking", ["FALSE", "TRUE"])
 def test_hdf5_locks_change_nothing(videos: Path, whole: FeatureStore, tmp_path: Path, locking: str) -> None:
     out = tmp_path / "features"
