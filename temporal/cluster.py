@@ -9,6 +9,7 @@ from store.errors import SpecError
 
 Backend = Literal["loky", "dask", "ray"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
+WORKERS_SECONDS = 120  # that a Dask cluster may take until its first worker is there: a batch job starts both at once, from a slow disk
 
 
 @contextlib.contextmanager
@@ -20,9 +21,24 @@ def cluster(backend: Backend, scheduler: str) -> Iterator[None]:
         with parallel_config(backend="loky", inner_max_num_threads=1):
             yield
         return
-    connection = _connect_dask(scheduler) if backend == "dask" else _connect_ray(scheduler)
-    with connection, parallel_config(backend=backend):
-        yield
+    if backend == "ray":
+        with _connect_ray(scheduler), parallel_config(backend="ray"):
+            yield
+        return
+    with _connect_dask(scheduler) as client:
+        _wait_for_workers(client, scheduler)
+        with parallel_config(backend="dask"):
+            yield
+
+
+def _wait_for_workers(client: Any, address: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=WORKERS_SECONDS)
+    except TimeoutError:
+        raise SpecError(
+            f"the Dask scheduler at {address} has had no worker for {WORKERS_SECONDS} seconds; start some with "
+            f"`dask worker {address} --nthreads 1`, which say why where they cannot reach it"
+        ) from None
 
 
 def _connect_dask(address: str) -> Any:

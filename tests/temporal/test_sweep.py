@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from store.errors import Interrupted, SpecError
 from store.scores import ScoreTable
 from store.videos import VideoList, write_csv
+from temporal import cluster as clusters
 from temporal import many
 from temporal.grid import Setting
 from temporal.many import Plan, SeedFigures, Trained, hits, loss_sum, setting_name
@@ -158,6 +159,17 @@ def test_a_cluster_that_does_not_answer_is_named(run_sweep) -> None:
     pytest.importorskip("distributed", reason="the extra dask is not installed")
     with pytest.raises(SpecError, match="backend dask needs the address of a scheduler"):
         run_sweep(*GRID, *FAST, "--backend", "dask")
+
+
+def test_a_cluster_without_workers_is_named(run_sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
+    monkeypatch.setattr(clusters, "WORKERS_SECONDS", 0.1)
+    options = {"n_workers": 0, "processes": False, "dashboard_address": None, "protocol": "inproc://"}
+    with (
+        distributed.LocalCluster(**options) as cluster,
+        pytest.raises(SpecError, match=r"has had no worker for 0\.1 seconds; start some with `dask worker"),
+    ):
+        run_sweep(*GRID, *FAST, "--backend", "dask", "--scheduler", cluster.scheduler_address)
 
 
 def test_the_same_setting_twice_is_refused(run_sweep) -> None:
