@@ -148,30 +148,57 @@ def _terminate(number: int, frame: object) -> None:
 class _Lasting(io.FileIO):
     """A file that goes on taking bytes when the other end of its pipe has gone."""
 
+    swallows: tuple[type[OSError], ...] = (BrokenPipeError,)
+
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
-        except BrokenPipeError:
-            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-                os.dup2(nowhere.fileno(), self.fileno())
+        except self.swallows:
+            forget(self.fileno())
             return super().write(data)
+
+
+class _LastingErrors(_Lasting):
+    """The same for standard error: nobody could be told of any trouble with it."""
+
+    swallows = (OSError,)
+
+
+def forget(descriptor: int) -> None:
+    """Have what is written to a descriptor vanish from now on."""
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), descriptor)
 
 
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """In the block a command whose reader (head, less) has gone comes to its own end: its exit code says what happened."""
-    real = sys.stdout
-    if not isinstance(real, io.TextIOWrapper) or real is not sys.__stdout__:  # closed, or something that stands in for it
+    """In the block a command whose reader (head, less) has gone comes to its own end: its exit code says what happened.
+
+    Raises ``OSError`` at the end where standard output cannot be written to, as on a full disk.
+    """
+    with _lasting("stderr", _LastingErrors), _lasting("stdout", _Lasting):
+        yield
+
+
+@contextmanager
+def _lasting(name: str, kind: type[_Lasting]) -> Iterator[None]:
+    real = getattr(sys, name)
+    if not isinstance(real, io.TextIOWrapper) or real is not getattr(sys, f"__{name}__"):  # closed, or something that stands in for it
         yield
         return
     real.flush()
-    file = io.BufferedWriter(_Lasting(real.fileno(), "w", closefd=False))
-    sys.stdout = io.TextIOWrapper(file, encoding=real.encoding, errors=real.errors, line_buffering=real.isatty())
+    file = io.BufferedWriter(kind(real.fileno(), "w", closefd=False))
+    lasting = io.TextIOWrapper(file, encoding=real.encoding, errors=real.errors, line_buffering=real.line_buffering)
+    setattr(sys, name, lasting)
     try:
         yield
     finally:
-        sys.stdout.flush()
-        sys.stdout = real
+        setattr(sys, name, real)
+        try:
+            lasting.flush()
+        except OSError:
+            forget(real.fileno())  # so that nothing is told a second time when the interpreter ends
+            raise
 
 
 def notes(error: BaseException) -> list[str]:
@@ -181,8 +208,14 @@ def notes(error: BaseException) -> list[str]:
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    with lasting_output():
-        code = run()
+    code = 0
+    try:
+        with lasting_output():
+            code = run()
+    except OSError as error:  # of standard output, when its last bytes were to be written
+        if code < 2:
+            click.echo(f"error: standard output: {error.strerror or error}", err=True)
+        code = 2
     sys.exit(code)
 
 

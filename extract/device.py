@@ -16,6 +16,8 @@ from store.errors import PipelineError
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEPT_BYTES = 1 << 30  # larger than what a layer puts out; a network's passes take as much memory at their peak anyway
 
+OLD_MOST_BYTES = 32 << 20
+
 
 def keep_memory() -> None:
     """Have glibc keep the memory of one pass for the next one; nothing where there is another C library.
@@ -25,7 +27,8 @@ def keep_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+        if not mallopt(M_MMAP_THRESHOLD, KEPT_BYTES):  # glibc before 2.35 takes no more than this, and the next line alone fixes it at less
+            mallopt(M_MMAP_THRESHOLD, OLD_MOST_BYTES)
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 

@@ -10,10 +10,11 @@ from extract.backbones import Backbone
 from extract.device import resolve_device
 from extract.engine import Extraction, make_extraction, run_together
 from extract.network import Network
-from extract.passes import as_before
+from extract.passes import as_before, check_device
 from extract.probe import probe, sample
 from extract.run import outstanding
 from extract.spec import FeatureSpec, RunOptions
+from store.claims import is_untouched
 from store.errors import Interrupted
 from store.features import Features, FeatureStore
 from store.progress import Progress
@@ -66,6 +67,8 @@ def forecast(
     chosen = set(sample(work))
     trials: list[tuple[Extraction, list[Video]]] = []
     for number, stream in enumerate(streams) if chosen else ():
+        if stream.store and known[number][0] and not options.any_device and not is_untouched(stream.store):
+            check_device(stream.store.path, resolve_device(options.device))
         noted = as_before(options, stream.store.path, resolve_device(options.device)) if stream.store else options
         job = make_extraction(stream.backbone, stream.spec, noted, _Nowhere(), trials[0][0] if trials else None)
         counted[number] = replace(counted[number], bytes=counted[number].clips * (clip_bytes(job.network) + SPAN_BYTES))

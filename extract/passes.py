@@ -73,28 +73,47 @@ def as_before(options: RunOptions, store: Path, device: torch.device) -> RunOpti
     return replace(options, batch_size=before.images)
 
 
-def note_passes(network: Network, store: Path, flow_on_device: bool = False, any_device: bool = False) -> tuple[str, ...]:
+def note_passes(
+    network: Network, store: Path, flow_on_device: bool = False, any_device: bool = False, empty: bool = False
+) -> tuple[str, ...]:
     """Note how features are made if they are the store's first; else say, in words, what is not as before.
 
-    Raises ``SpecError`` where frames are resized otherwise than before, unless it may be ``any_device``.
+    Raises ``SpecError`` where frames are resized otherwise than before, unless it may be ``any_device``. Where the store is ``empty`` the
+    note says nothing yet, and is made anew.
     """
     now, before = Passes.of(network, flow_on_device), read_passes(store)
+    text = json.dumps(to_plain(now), indent=2) + "\n"
+    if before is not None and empty and before != now:
+        write_text(store / FILE_NAME, text)
+        before = now
     if before is None:
-        text = json.dumps(to_plain(now), indent=2) + "\n"
         write_first(store / FILE_NAME, text)
         before = read_passes(store)  # another job may have been first
         if before is None:  # what is there cannot be read
             write_text(store / FILE_NAME, text)
             before = now
     names = [field.name for field in fields(Passes) if getattr(now, field.name) != getattr(before, field.name)]
-    if resizes_in_fixed_point(now.device) != resizes_in_fixed_point(before.device) and not any_device:
-        raise SpecError(
-            f"{store} was begun on {before.device}, which resizes frames otherwise than {now.device}: features would differ by about a "
-            "thousandth of the largest one; use such a device (--device), another --out, or --any-device to mix them"
-        )
+    if not any_device:
+        _check_alike(store, before.device, now.device)
     if not before.flow and "flow" in names:  # noted before this was
         names.remove("flow")
     if not names:
         return ()
     changes = ", ".join(f"{name} {getattr(now, name)} instead of {getattr(before, name)}" for name in names)
     return (f"the last bits of these features may differ from those made before: {changes} ({store / FILE_NAME})",)
+
+
+def check_device(store: Path, device: torch.device) -> None:
+    """Raise ``SpecError`` where ``note_passes`` would, before anything is made."""
+    before = read_passes(store)
+    if before is not None:
+        _check_alike(store, before.device, device_name(device))
+
+
+def _check_alike(store: Path, before: str, now: str) -> None:
+    if resizes_in_fixed_point(now) != resizes_in_fixed_point(before):
+        raise SpecError(
+            f"{store} was begun on {before}, which resizes frames otherwise than {now}: features would differ by about a "
+            "thousandth of the largest one; use such a device (--device), another folder, or, of `actioncache extract`, --any-device "
+            "to mix them"
+        )

@@ -14,7 +14,7 @@ from extract.lasting import stands
 from extract.passes import as_before, note_passes
 from extract.publish import Publisher
 from extract.spec import FeatureSpec, RunOptions
-from store.claims import Claims
+from store.claims import Claims, is_untouched
 from store.errors import Interrupted
 from store.features import FeatureStore
 from store.progress import Progress
@@ -89,7 +89,9 @@ def extract_together(
             beside = work[0][0] if work else None
             work.append((make_extraction(stream.backbone, stream.spec, as_noted, publishers[-1], beside), todo))
         told = [
-            note_passes(job.network, stream.store.path, job.flow is not None, options.any_device) if todo else ()
+            note_passes(job.network, stream.store.path, job.flow is not None, options.any_device, is_untouched(stream.store))
+            if todo
+            else ()
             for stream, (job, todo) in zip(streams, work, strict=True)
         ]
         for note in dict.fromkeys(itertools.chain(*told)):  # now, and not only in the summary hours later

@@ -251,3 +251,8 @@ class Claims:
             if not found.alive:
                 found.remove()
             return found.alive
+
+
+def is_untouched(store: "FeatureStore") -> bool:
+    """Whether a store has no video yet, and nobody is at one."""
+    return not len(store) and not any((store.path / FOLDER).glob(f"{OWNER}*"))

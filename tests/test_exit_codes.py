@@ -87,3 +87,36 @@ def test_a_reader_that_goes_away_does_not_change_the_code(code: int, words: int)
         os.close(writer)
     assert done.returncode == code, done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [1, 100_000])
+def test_an_output_without_room_is_an_error_that_is_told_once(words: int) -> None:
+    script = f"import click, cli\ncli.cli.main = lambda standalone_mode: click.echo('word\\n' * {words})\ncli.main()\n"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr.count("error: ")) == (2, 1), done.stderr
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("code", [0, 1, 3])
+def test_an_error_output_that_nobody_reads_does_not_change_the_code(code: int) -> None:
+    """As in ``actioncache extract ... 2>&1 | head``."""
+    script = (
+        "import sys, click, cli\n"
+        "from store.errors import Interrupted\n"
+        "def end(standalone_mode):\n"
+        "    print('note', file=sys.stderr, flush=True)\n"
+        "    click.echo('a figure')\n"
+        f"    if {code} == 3: raise Interrupted('by a signal')\n"
+        f"    return {code}\n"
+        "cli.cli.main = end\n"
+        "cli.main()\n"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run([sys.executable, "-c", script], stdout=writer, stderr=writer, check=False, timeout=60)
+    finally:
+        os.close(writer)
+    assert done.returncode == code

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from extract.jobs.plan import SUFFIX, Plan, load
 from extract.jobs.slurm import TaskState, jobs_folder
-from extract.lasting import stands
 from store.errors import SpecError
 from store.failures import Failure
 from store.features import FeatureStore
@@ -46,10 +45,13 @@ class State:
 
 
 def state(videos: VideoList, store: FeatureStore, tasks: Sequence[TaskState] = (), now: float | None = None) -> State:
-    """Look at a store as it is now. Failed videos that ``extract`` will try again are outstanding (``extract.lasting``)."""
+    """Look at a store as it is now. A recorded failure counts as one until its video's file changes.
+
+    Also one that ``extract`` tries again every time (``extract.lasting``): who watches would else wait for something that never comes.
+    """
     missing = set(store.missing(videos.ids))
     recorded = store.failures()
-    standing = {video.id: found for video in videos if video.id in missing and (found := _standing(video, store, recorded))}
+    standing = {video.id: found for video in videos if video.id in missing and (found := _current(video, recorded))}
     failed = {video_id: (failure.stage, failure.reason) for video_id, failure in standing.items()}
     outstanding = tuple(video_id for video_id in videos.ids if video_id in missing and video_id not in failed)
     return State(
@@ -65,9 +67,9 @@ def state(videos: VideoList, store: FeatureStore, tasks: Sequence[TaskState] = (
     )
 
 
-def _standing(video: Video, store: FeatureStore, recorded: Mapping[str, Failure]) -> Failure | None:
+def _current(video: Video, recorded: Mapping[str, Failure]) -> Failure | None:
     failure = recorded.get(video.id)
-    return failure if failure and stands(failure, video.path, store.spec) else None
+    return failure if failure and failure.is_current(video.path) else None
 
 
 def publishing_rate(store: FeatureStore, now: float, window: float = RATE_SECONDS) -> float | None:
@@ -115,9 +117,13 @@ def newest_plan(store: Path) -> Plan | None:
 
 
 def stores_with(store: Path) -> list[Path]:
-    """This store and the one that the last submission fills in the same pass, the one whose jobs they are first."""
+    """This store and the one that the last submission fills in the same pass, the one whose jobs they are first.
+
+    Of a store that was moved or copied with its plans, only itself: they are about the one in the old place.
+    """
     plan = newest_plan(store)
-    return [Path(each) for each in plan.stores] if plan else [store]
+    stores = [Path(each) for each in plan.stores] if plan else []
+    return stores if store.resolve() in [each.resolve() for each in stores] else [store]
 
 
 def text(states: Sequence[State], tasks: Sequence[TaskState], shown: int = 20) -> str:

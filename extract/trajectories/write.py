@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from extract.file_work import FileWork
+from extract.lasting import MEMORY
 from extract.pool import WorkerPool, worker_count
 from extract.spec import DecodeSpec
 from extract.trajectories.files import FORMATS, write_rows
@@ -165,4 +166,4 @@ def open_folder(out: Path, settings: dict[str, Any]) -> None:
 
 
 def _still(failure: failures.Failure | None, path: Path) -> bool:
-    return failure is not None and failure.is_current(path)
+    return failure is not None and failure.stage != MEMORY and failure.is_current(path)

@@ -19,6 +19,7 @@ from extract.jobs.plan import Plan, load
 from extract.jobs.slurm import SlurmOptions, TaskState, _parameters, header, is_of, parse_task
 from extract.jobs.status import active_ids, newest_plan, publishing_rate, state, stores_with
 from extract.jobs.task import ExtractPart, script
+from extract.lasting import MEMORY
 from store.errors import Interrupted, PipelineError, SpecError
 from store.features import Features, FeatureStore
 from store.videos import Video, VideoList
@@ -82,9 +83,11 @@ def test_done_failed_and_outstanding_are_the_list(tmp_path: Path) -> None:
     store = make_store(tmp_path, ["a", "b"])
     with store.writer("main") as writer:
         writer.fail("c", "decode", "is no video")
-    videos = VideoList(tuple(Video(name, tmp_path / name) for name in "abcde"), ())
+        writer.fail("f", MEMORY, "out of memory")  # is tried again by every extraction, and no end of it
+    videos = VideoList(tuple(Video(name, tmp_path / name) for name in "abcdef"), ())
     found = state(videos, FeatureStore.open(store.path))
-    assert (found.done, found.failed, found.outstanding) == (2, {"c": ("decode", "is no video")}, ("d", "e"))
+    failed = {"c": ("decode", "is no video"), "f": (MEMORY, "out of memory")}
+    assert (found.done, found.failed, found.outstanding) == (2, failed, ("d", "e"))
     assert not found.complete
     assert found.rate is None
 
@@ -130,6 +133,10 @@ def test_stores_of_one_pass_know_one_another(tmp_path: Path) -> None:
     plan_file(first, "1.plan.json", [["b"]], str(second))
     shutil.copytree(first / "jobs", second / "jobs")
     assert stores_with(first) == stores_with(second) == [first, second]
+    copy = shutil.copytree(first, tmp_path / "copy" / first.name)
+    assert stores_with(copy) == [copy]  # the plan is about the other place
+    (tmp_path / "link").symlink_to(first.parent)
+    assert stores_with(tmp_path / "link" / first.name) == [first, second]
 
 
 def test_a_task_runs_the_command_and_has_its_exit_code(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from extract.commands import extract
 from extract.network import Network, usual_batch
-from extract.passes import FILE_NAME, Passes, as_before, note_passes, read_passes, resizes_in_fixed_point
+from extract.passes import FILE_NAME, Passes, as_before, check_device, note_passes, read_passes, resizes_in_fixed_point
 from extract.prepare import prepare_spec
 from extract.spec import MOST_IMAGES, RunOptions
 from store.errors import SpecError
@@ -48,8 +48,12 @@ def test_another_device_takes_its_own_size(tmp_path: Path) -> None:
     assert as_before(RunOptions(), tmp_path, CPU) == RunOptions()
     with pytest.raises(SpecError, match=f"was begun on {device}, which resizes frames otherwise than .*--any-device to mix them"):
         note_passes(network(), tmp_path)
+    with pytest.raises(SpecError, match="was begun on"):
+        check_device(tmp_path, CPU)
     (note,) = note_passes(network(), tmp_path, any_device=True)
     assert f"instead of {device}, images " in note
+    assert note_passes(network(), tmp_path, empty=True) == ()
+    assert read_passes(tmp_path) == Passes.of(network())
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"device": "cpu"}', '{"device": 1, "more": 2}', "\xff"])

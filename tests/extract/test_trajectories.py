@@ -12,6 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli import cli
+from extract.file_work import FAILURES
+from extract.lasting import MEMORY
 from extract.spec import DecodeSpec
 from extract.trajectories.camera import homography, subtract_motion, warp_back
 from extract.trajectories.cells import FLOOR, cell_corners, cell_histograms, frame_descriptors, histogram_image
@@ -21,6 +23,7 @@ from extract.trajectories.spec import TrajectorySpec
 from extract.trajectories.tracks import describe_paths, sample_points
 from extract.trajectories.walk import grey_frame, trajectories
 from extract.video import open_source
+from store import failures
 from store.trajectory_format import IMPROVED
 
 Encode = Callable[..., Path]
@@ -239,6 +242,10 @@ def test_the_command_writes_records_failures_and_goes_on(tmp_path: Path, encode_
     again = run("extract", tmp_path / "list.csv", "-o", out, "--scales", "2", "--json")
     assert again.exit_code == 1
     assert json.loads(again.stdout) == {**summary, "done": 0, "skipped": 1, "frames": 0, "trajectories": 0}
+    encode_video(tmp_path / "c" / "less.avi", frames)
+    (tmp_path / "short.csv").write_text("path\nc/less.avi\n")
+    failures.append(out / FAILURES, failures.new_failure("c/less.avi", MEMORY, "out of memory", tmp_path / "c" / "less.avi"))
+    assert json.loads(run("extract", tmp_path / "short.csv", "-o", out, "--scales", "2", "--workers", "1", "--json").stdout)["done"] == 1
     other = run("extract", tmp_path / "list.csv", "-o", out, "--scales", "3")
     assert "trajectories of other settings" in str(other.exception)
     assert "other things" in str(run("extract", tmp_path / "list.csv", "-o", tmp_path / "c").exception)
