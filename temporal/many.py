@@ -195,8 +195,9 @@ def _in_parallel(todo: Sequence[int], works: Sequence[Work], plan: Plan, jobs: i
 
 def _numbered(index: int, work: Work, plan: Plan, stop_file: Path) -> Numbered:
     """An interruption is no exception here: that would make joblib kill the other workers, which are saving their state."""
-    from temporal.parallel import Polled, deaf
+    from temporal.parallel import Polled, deaf, end_with_parent
 
+    end_with_parent()
     with deaf(), _TURNS:
         try:
             return index, None if stop_file.exists() else train_one(work, plan, 1, stopped=Polled(stop_file.exists))

@@ -1,5 +1,6 @@
 """Many heads to train, one after another or in several processes; a signal to stop reaches all of them."""
 
+import multiprocessing
 import os
 import signal
 import tempfile
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,7 @@ from temporal.task import Running, Source, Task, train_in_steps, train_part
 
 TOGETHER = 16  # heads in one batched program at most
 POLL_SECONDS = 0.2  # between two looks for a signal
+PARENT_SECONDS = 1.0  # between two looks whether the parent lives
 
 
 class Job(NamedTuple):
@@ -89,6 +92,7 @@ def _in_processes(jobs: Sequence[Job], running: Running, processes: int) -> Iter
 
 def _train_in_worker(job: Job, device: str, seconds: float, tensorboard: bool, stop_file: Path) -> bool:
     """Whether the head is complete. An exception would make joblib kill the other workers, which are saving theirs."""
+    end_with_parent()
     with deaf(), one_thread():
         try:
             train_part(*job, Running(device, seconds, Polled(stop_file.exists), tensorboard=tensorboard))
@@ -129,6 +133,25 @@ def file_once(stopped: Callable[[], bool], inside: Path | None = None) -> Iterat
         finally:
             ended.set()
             thread.join()
+
+
+@cache
+def end_with_parent() -> None:
+    """In a worker process of joblib: end within about a second of the parent, whatever killed that.
+
+    Nobody would get the results of such a worker, and it would keep the same command, run again, from the head that it has locked.
+    Elsewhere this does nothing: a worker of Dask or Ray may outlive the shell that started it.
+    """
+    if not multiprocessing.current_process().name.startswith("LokyProcess"):
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 @contextmanager

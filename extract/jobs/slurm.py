@@ -139,6 +139,7 @@ def header(plan: Plan, plan_file: Path, options: SlurmOptions) -> list[str]:
     asked = {
         "job-name": job_name(Path(plan.store)),
         "comment": str(plan_file),
+        "chdir": str(Path.cwd()),  # the list, the weights and the store may be named relative to it, wherever sbatch is called
         "array": f"0-{len(plan.parts) - 1}%{options.at_once}",
         "time": options.time,
         "cpus-per-task": options.cpus,

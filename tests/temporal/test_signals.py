@@ -106,3 +106,42 @@ def test_an_svm_is_not_refitted_once_the_command_shall_stop(order_store, order_v
         spec = replace(spec, train=replace(spec.train, refit=True))
         train_list([order_store], order_videos, spec, tmp_path / "one", stopped=lambda: next(asked))
     assert many.train_one(_work(order_store, order_videos, tmp_path / "two", "svm_mean"), Plan(), 1).figures
+
+
+WORKERS = """
+import os, sys, time
+from pathlib import Path
+from joblib import Parallel, delayed
+from temporal.parallel import end_with_parent
+
+def work(folder):
+    end_with_parent()
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(120)
+
+Parallel(n_jobs=2)(delayed(work)(sys.argv[1]) for _ in range(2))
+"""
+
+
+def test_workers_end_with_a_killed_parent(tmp_path) -> None:
+    script, pids = tmp_path / "workers.py", tmp_path / "pids"
+    script.write_text(WORKERS)
+    pids.mkdir()
+    process = subprocess.Popen([sys.executable, str(script), str(pids)], env={**os.environ, "PYTHONPATH": str(CLI.parent)})
+    while len(workers := [int(file.name) for file in pids.iterdir()]) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while any(map(_lives, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(_lives, workers))
+
+
+def _lives(pid: int) -> bool:
+    """Whether it runs; one that ended and that nobody has asked after does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
