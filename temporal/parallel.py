@@ -126,6 +126,8 @@ def file_once(stopped: Callable[[], bool], inside: Path | None = None) -> Iterat
                     file.touch()
                     return
 
+        if stopped():
+            file.touch()  # before any worker can begin
         thread = threading.Thread(target=watch, name="stop", daemon=True)
         thread.start()
         try:
