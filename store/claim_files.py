@@ -1,7 +1,6 @@
 """The files of claims: what they are called, who holds one, whether that process lives. See ``store.claims``."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from store.files import PARTIAL_SUFFIX
+from store.files import PARTIAL_SUFFIX, try_lock
 
 if TYPE_CHECKING:
     from store.features import FeatureStore
@@ -211,7 +210,7 @@ def open_locked(path: Path) -> tuple[int, bool | None]:
     Open for reading where that will do, so that nobody is in the way of a disk that is made read-only; NFS locks only what may be written.
     """
     descriptor = os.open(path, os.O_RDONLY)
-    free = _lock(descriptor)
+    free = try_lock(descriptor)
     if free is not None:
         return descriptor, free
     try:
@@ -219,15 +218,5 @@ def open_locked(path: Path) -> tuple[int, bool | None]:
     except OSError:
         return descriptor, None
     os.close(descriptor)
-    return second, _lock(second)
+    return second, try_lock(second)
 
-
-def _lock(descriptor: int) -> bool | None:
-    """True: it was free and is locked now; False: somebody has it; None: there are no locks here."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True

@@ -109,3 +109,19 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def try_lock(descriptor: int) -> bool | None:
+    """Take the exclusive lock of an open file, without waiting.
+
+    True: it was free and is held now; False: somebody has it; None: the disk knows no locks. Freed when its process ends.
+    """
+    import fcntl  # POSIX only, and only writers lock
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True

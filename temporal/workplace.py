@@ -8,7 +8,6 @@
 A job that is stopped or killed leaves it; the same command finds it by the digest of what it is asked for, and goes on.
 """
 
-import fcntl
 import glob
 import json
 import os
@@ -23,7 +22,7 @@ from zipfile import BadZipFile
 
 from store.digest import digest
 from store.errors import Interrupted, StoreError
-from store.files import PARTIAL_AGE_SECONDS, PARTIAL_SUFFIX, fsync_file, fsync_folder, write_bytes
+from store.files import PARTIAL_AGE_SECONDS, PARTIAL_SUFFIX, fsync_file, fsync_folder, try_lock, write_bytes
 from temporal.checkpoint import Checkpoint, Keeper, read_checkpoint, write_checkpoint
 from temporal.events import EVENTS, Events
 from temporal.projection import Projection
@@ -118,7 +117,7 @@ def workplace(
     path.mkdir(parents=True, exist_ok=True)
     lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        if _take(lock) is False:
+        if try_lock(lock) is False:
             raise StoreError(f"{final} is being trained by another process, in {path}; wait for it, or choose another --name")
         for file in path.glob(f".*{PARTIAL_SUFFIX}"):  # half-written when their writer was killed
             file.unlink()
@@ -142,7 +141,7 @@ def abandoned(folder: Path) -> bool:
     with suppress(OSError):
         lock = os.open(folder / LOCK, os.O_RDWR)
         try:
-            if (free := _take(lock)) is not None:
+            if (free := try_lock(lock)) is not None:
                 return free
         finally:
             os.close(lock)
@@ -151,13 +150,3 @@ def abandoned(folder: Path) -> bool:
         return time.time() - newest >= PARTIAL_AGE_SECONDS
     return False
 
-
-def _take(lock: int) -> bool | None:
-    """Take a lock: whether it was free; None on a disk that knows no locks. The system lets go of it when its process ends."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True

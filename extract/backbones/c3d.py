@@ -5,7 +5,8 @@ The weights are Caffe's: BGR frames in 0..255 minus the mean of the training cli
 
 Caffe rounds the size of pool5 up, so its windows over 7 pixels start at 0, 2, 4 and 6. The conversions to Keras and PyTorch pad instead,
 so theirs start at -1, 1, 3 and 5, and their fc6 sees the map moved by one place. ``c3d`` computes what those conversions compute,
-``c3d_caffe`` what the authors' own network computes; both take every known layout of the weights.
+``c3d_caffe`` what the authors' own network computes from the same crop (Caffe's centre is a column further left, see docs/decisions.md);
+both take every known layout of the weights.
 """
 
 import re

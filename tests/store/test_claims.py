@@ -158,7 +158,7 @@ def test_a_file_system_without_locks_goes_by_touches(started: Callable[[], Claim
     def refuse(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(claim_files.fcntl, "flock", refuse)
+    monkeypatch.setattr("fcntl.flock", refuse)
     first, second = started(), started()
     assert (first.take("a").state, second.take("a").state, first.trouble) == ("mine", "others", "")
 
