@@ -219,4 +219,3 @@ def open_locked(path: Path) -> tuple[int, bool | None]:
         return descriptor, None
     os.close(descriptor)
     return second, try_lock(second)
-

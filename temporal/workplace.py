@@ -149,4 +149,3 @@ def abandoned(folder: Path) -> bool:
         newest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
         return time.time() - newest >= PARTIAL_AGE_SECONDS
     return False
-
