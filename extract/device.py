@@ -23,7 +23,7 @@ def keep_memory() -> None:
     """Have glibc keep the memory of one pass for the next one; nothing where there is another C library.
 
     It gives buffers of more than 32 MB back to the system at once, so that every pass has thousands of pages given and cleared anew:
-    about a tenth of MobileNetV2's time. This goes for the whole process, and stays.
+    what it costs prints ``benchmarks/extract_kept_memory.py``. This goes for the whole process, and stays.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
