@@ -3,16 +3,19 @@
 The popular way, after video_features and its like: OpenCV decodes in line, Pillow and torchvision transform each frame by itself, the
 crops of one frame (one clip's stack) at a time go through the network in float32, and each video becomes one .npy file. It decodes the
 frames that it needs only, as the preset does; many extractors run over all of them. C3D's poolings are ``max_pool3d`` there, as in the
-PyTorch conversions that are in use.
+PyTorch conversions that are in use. It runs in a process of its own, as it does where people use it: the extraction sets the memory allocator
+of its process for large blocks (``extract.device.keep_memory``), from which it would gain as well.
 
 How near the preset comes to what the processor can do at all is told as its rate of multiplications, everything else included, against that
 of a large bf16 matrix product in the same run.
 `python benchmarks/extract_against_popular.py PRESET ...` runs some of the cases.
 """
 
+import multiprocessing
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import cv2
@@ -33,6 +36,7 @@ from extract.run import extract_features
 from extract.spec import FeatureSpec, RunOptions
 from store.digest import to_plain
 from store.features import FeatureStore
+from store.videos import VideoList
 
 BAR = 2.5
 CPU = torch.device("cpu")
@@ -52,10 +56,7 @@ def main() -> None:
 def compare(name: str, count: int, folder: Path) -> None:
     """One preset over ``count`` videos."""
     videos = video_list(count, folder)
-    plain, backbone = prepare_spec(name, {}, "random:0", CPU)
     spec, fast = prepare_spec(f"{name}-fast", {}, "random:0", CPU)
-    if isinstance(backbone, C3D):
-        backbone.pool = popular_pool  # type: ignore[method-assign]
     matrix = torch.rand(SIDE, SIDE).bfloat16()
     runs = 0
 
@@ -66,10 +67,8 @@ def compare(name: str, count: int, folder: Path) -> None:
         assert extract_features(videos, spec, store, fast, RunOptions(device="cpu", workers=1)).done == count
 
     def theirs() -> None:
-        popular = stacks_one_by_one if backbone.info.clip_length > 1 else clips_one_by_one if plain.crops.count == 1 else frames_one_by_one
-        for video in videos:
-            for level, values in popular(backbone, video.path, plain).items():
-                np.save(folder / f"{Path(video.id).name}-{level}.npy", values)
+        here.send(True)
+        here.recv()
 
     def products() -> None:
         for _ in range(PRODUCTS):
@@ -77,10 +76,32 @@ def compare(name: str, count: int, folder: Path) -> None:
 
     with FlopCounterMode(display=False) as counted:
         ours()
+    spawn = multiprocessing.get_context("spawn")  # a fork would have what this process has set, and OpenMP's threads not
+    here, there = spawn.Pipe()
+    extractor = spawn.Process(target=popular_extractor, args=(name, videos, folder, there), daemon=True)
+    extractor.start()
+    there.close()  # an extractor that dies is an EOFError here, not a wait without end
+    here.recv()
     popular, quick, product = alternate(theirs, ours, products)
+    here.send(False)
+    extractor.join()
     report(f"{name}-fast, {count} videos", popular / quick, "times as fast", "in-line OpenCV, PIL, one stack at a time, fp32", BAR)
     rate = counted.get_total_flops() / quick / (2 * SIDE**3 * PRODUCTS / product)
     report(f"{name}-fast, rate of multiplications", rate, "ratio", f"a bf16 product of {SIDE} x {SIDE} matrices")
+
+
+def popular_extractor(name: str, videos: VideoList, folder: Path, told: Connection) -> None:
+    """All the videos in the popular way, each time ``told`` says so; it is answered when the features are on the disk."""
+    spec, backbone = prepare_spec(name, {}, "random:0", CPU)
+    if isinstance(backbone, C3D):
+        backbone.pool = popular_pool  # type: ignore[method-assign]
+    popular = stacks_one_by_one if backbone.info.clip_length > 1 else clips_one_by_one if spec.crops.count == 1 else frames_one_by_one
+    told.send(None)
+    while told.recv():
+        for video in videos:
+            for level, values in popular(backbone, video.path, spec).items():
+                np.save(folder / f"{Path(video.id).name}-{level}.npy", values)
+        told.send(None)
 
 
 def popular_pool(number: int, x: torch.Tensor) -> torch.Tensor:
