@@ -17,12 +17,14 @@ def as_trained(spec: FeatureSpec, info: BackboneInfo) -> FeatureSpec:
     return replace(spec, clips=clips, crops=crops)
 
 
-def with_format(spec: FeatureSpec, extras: Collection[str]) -> FeatureSpec:
-    """Write in the format of a complete spec: 2 where its meaning has changed since 1, so that stores of the old meaning stay apart.
+def with_format(spec: FeatureSpec, info: BackboneInfo, extras: Collection[str]) -> FeatureSpec:
+    """Write in the format of a complete spec: later than 1 where its meaning has changed, so that stores of the old meaning stay apart.
 
     Since 2, whole stacks of flow are what ``segments`` samples (``extract.clips``), and ``extras``, a network's own arrays such as C3D's
-    mean cube, stay float32 whatever the precision.
+    mean cube, stay float32 whatever the precision. Since 3, networks of Caffe's centre (``BackboneInfo.centre``) have it.
     """
+    if info.centre != "even":
+        return replace(spec, format=3)
     sampled = spec.clips.rule == "segments" and stacked_ahead(spec.flow)
     rounded = bool(extras) and spec.precision != "fp32"
     return replace(spec, format=2 if sampled or rounded else 1)

@@ -108,7 +108,7 @@ def prepare_spec(
         )
     flow = with_quantise(resolve_flow(spec.flow, flow_weights), info) if spec.flow.method else spec.flow
     spec = as_trained(replace(spec, weights=loaded.identity, levels=resolve_levels(info, spec.levels), flow=flow), info)
-    spec = with_format(spec, loaded.backbone.extras)
+    spec = with_format(spec, info, loaded.backbone.extras)
     check_fit(spec, info)
     backbone = fold(loaded.backbone, spec.levels) if spec.fold_bn else loaded.backbone
     prepare(backbone, spec.precision, spec.channels_last, device)

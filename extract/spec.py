@@ -13,7 +13,7 @@ LARGEST_SIDE = 8192  # of a resized frame, in pixels
 MOST_IMAGES = 4096  # of a forward pass
 MOST_WORKERS = 4096
 LARGEST = 10**7  # frames in the clips of one video, where the spec alone decides it
-FORMATS = (1, 2)  # raised where the meaning of a spec has changed, so that old and new features never mix; see extract.fit.with_format
+FORMATS = (1, 2, 3)  # raised where the meaning of a spec has changed, so that old and new features never mix; see extract.fit.with_format
 
 
 @dataclass(frozen=True)

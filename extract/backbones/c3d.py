@@ -5,8 +5,8 @@ The weights are Caffe's: BGR frames in 0..255 minus the mean of the training cli
 
 Caffe rounds the size of pool5 up, so its windows over 7 pixels start at 0, 2, 4 and 6. The conversions to Keras and PyTorch pad instead,
 so theirs start at -1, 1, 3 and 5, and their fc6 sees the map moved by one place. ``c3d`` computes what those conversions compute,
-``c3d_caffe`` what the authors' own network computes from the same crop (Caffe's centre is a column further left, see docs/decisions.md);
-both take every known layout of the weights.
+``c3d_caffe`` what the authors' own network computes, from Caffe's centre crop, a column further left (columns 29 to 140 of 171); both take
+every known layout of the weights.
 """
 
 import re
@@ -92,6 +92,7 @@ class C3D(Backbone):
             size=SIZE,
             fixed_size=True,
             antialias=False,
+            centre="down" if as_caffe else "even",
             mean=(0.0,),
             std=(1.0,),
             value_range=(0.0, 255.0),
@@ -144,14 +145,14 @@ class C3D(Backbone):
         renamed = {_native(key): value for key, value in state.items()}
         if any(key.startswith("backbone.") for key in state) and "mean_cube" not in renamed and "conv1.weight" in renamed:
             renamed["conv1.weight"] = renamed["conv1.weight"].flip(1)
-            renamed["mean_cube"] = mean_cube(np.array(MMACTION2_MEAN[::-1]))
+            renamed["mean_cube"] = mean_cube(np.array(MMACTION2_MEAN[::-1]), self.info)
         take_classes(self, renamed, "fc8")
         return renamed
 
     def add_extras(self, state: Mapping[str, torch.Tensor], arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
         """Put the mean cube in, see ``mean_cube``."""
         super().add_extras({}, {name: array for name, array in arrays.items() if name not in self.extras})
-        return {**state, **{name: mean_cube(array) for name, array in arrays.items()}}
+        return {**state, **{name: mean_cube(array, self.info) for name, array in arrays.items()}}
 
 
 def larger_of_pairs(x: torch.Tensor, axis: int) -> torch.Tensor:
@@ -172,8 +173,8 @@ def _native(key: str) -> str:
     return re.sub(r"\.[01]$", lambda blob: {".0": ".weight", ".1": ".bias"}[blob[0]], key)
 
 
-def mean_cube(array: np.ndarray) -> torch.Tensor:
-    """A published mean, BGR in 0..255, as the float32 cube [3, 16, 112, 112] that the network subtracts.
+def mean_cube(array: np.ndarray, info: BackboneInfo) -> torch.Tensor:
+    """A published mean, BGR in 0..255, as the float32 cube [3, 16, 112, 112] that the network described by ``info`` subtracts.
 
     Takes [3, 16, 112, 112], [16, 112, 112, 3], Caffe's [3, 16, 128, 171] (cut at the centre, where the frames are cut), each also with a
     leading 1, and one number a channel [3]. Anything else, and values outside 0..255, raise ``WeightsError``.
@@ -185,7 +186,7 @@ def mean_cube(array: np.ndarray) -> torch.Tensor:
     elif cube.shape == (FRAMES, SIZE, SIZE, 3):
         cube = cube.transpose(3, 0, 1, 2)
     elif cube.shape == (3, FRAMES, *RESIZED):
-        top, left = (round((side - SIZE) / 2) for side in RESIZED)  # as extract.crops cuts, so that each pixel loses its own mean
+        top, left = (info.centre_of(side, SIZE) for side in RESIZED)  # as extract.crops cuts, so that each pixel loses its own mean
         cube = cube[:, :, top : top + SIZE, left : left + SIZE]
     if cube.shape != (3, FRAMES, SIZE, SIZE) or cube.dtype.kind not in "fiu":
         raise WeightsError(f"the mean cube is {list(np.shape(array))} {np.asarray(array).dtype}; give the {CUBE_HELP}")

@@ -16,6 +16,7 @@ from extract.backbones.c3d import C3D, mean_cube
 from extract.checkpoint import fit_state
 from extract.downloads import promised_digits
 from extract.fit import with_format
+from extract.network import Network
 from extract.precision import prepare
 from extract.presets import preset
 from extract.spec import FeatureSpec
@@ -153,21 +154,24 @@ def test_extras_that_it_does_not_take_are_refused() -> None:
         empty().add_extras({}, {"mean_image": np.zeros(3)})
 
 
-def test_cubes_of_every_published_shape_become_the_same() -> None:
-    """The centre is where torchvision, and so extract.crops, cuts 112 x 112 out of 128 x 171."""
+@pytest.mark.parametrize(("name", "left"), [("c3d", 30), ("c3d_caffe", 29)])
+def test_cubes_of_every_published_shape_become_the_same(name: str, left: int) -> None:
+    """The centre is where torchvision, or Caffe ((171 - 112) / 2 in whole numbers), cuts 112 x 112 out of 128 x 171."""
     caffe = np.random.default_rng(4).uniform(60, 120, (1, 3, 16, 128, 171)).astype(np.float32)
-    centre = center_crop(torch.from_numpy(caffe[0]), [112, 112])
+    centre = torch.from_numpy(caffe[0, ..., 8:120, left : left + 112])
+    assert (left == 29) != torch.equal(centre, center_crop(torch.from_numpy(caffe[0]), [112, 112]))
+    info = backbone_info(name)
     variants = (caffe, caffe[0], caffe.astype(np.float64), centre.numpy(), centre.numpy()[None], centre.permute(1, 2, 3, 0).numpy())
     for array in variants:
-        cube = mean_cube(array)
+        cube = mean_cube(array, info)
         assert cube.dtype == torch.float32
         assert torch.equal(cube, centre)
-    assert torch.equal(mean_cube(np.array([90.25, 97.66, 101.41]))[:, 3, 5, 7], torch.tensor([90.25, 97.66, 101.41]))
+    assert torch.equal(mean_cube(np.array([90.25, 97.66, 101.41]), info)[:, 3, 5, 7], torch.tensor([90.25, 97.66, 101.41]))
 
 
 def test_the_cube_of_a_real_training_set_is_taken(shared_data: Path) -> None:
     array = np.load(shared_data / "c3d" / "crop_mean.npy")
-    cube = mean_cube(array)
+    cube = mean_cube(array, backbone_info("c3d"))
     assert np.array_equal(cube[2, 5].numpy(), array[5, :, :, 2])
     assert cube.mean((1, 2, 3)).diff().min() > 0  # blue, green, red of UCF-101, as in (90, 98, 101) of Sports-1M: BGR
 
@@ -186,7 +190,7 @@ def test_the_cube_of_a_real_training_set_is_taken(shared_data: Path) -> None:
 )
 def test_arrays_that_are_no_mean_are_refused(array: np.ndarray, words: str) -> None:
     with pytest.raises(WeightsError, match=words):
-        mean_cube(array)
+        mean_cube(array, backbone_info("c3d"))
 
 
 # Layouts
@@ -272,7 +276,7 @@ def test_the_mean_cube_is_subtracted_in_float32_whatever_the_precision(monkeypat
 def test_stores_of_the_rounded_cube_and_of_repeated_flows_stay_apart() -> None:
     c3d = {"backbone": "c3d", "clips": {"rule": "sliding"}}
     formats = [
-        with_format(resolve(FeatureSpec, {**settings, "format": 1}), extras).format
+        with_format(resolve(FeatureSpec, {**settings, "format": 1}), backbone_info(settings.get("backbone", "tiny")), extras).format
         for settings, extras in (
             (c3d, C3D.extras),
             ({**c3d, "precision": "bf16"}, C3D.extras),
@@ -281,6 +285,22 @@ def test_stores_of_the_rounded_cube_and_of_repeated_flows_stay_apart() -> None:
             (preset("tsn-rgb-tencrop"), {}),
             (preset("i3d-flow"), {}),
             (preset("st-resnet"), {}),
+            ({**c3d, "backbone": "c3d_caffe"}, C3D.extras),
+            ({**c3d, "backbone": "c3d_caffe", "precision": "bf16"}, C3D.extras),
         )
     ]
-    assert formats == [1, 2, 1, 2, 1, 1, 1]
+    assert formats == [1, 2, 1, 2, 1, 1, 1, 3, 3]
+
+
+@pytest.mark.parametrize(("name", "left"), [("c3d", 30), ("c3d_caffe", 29)])
+@pytest.mark.parametrize("count", [1, 10])
+def test_each_pixel_of_the_centre_crop_loses_its_own_mean(name: str, left: int, count: int) -> None:
+    """The extraction cuts frames of 128 x 171 where the cube of the same size is cut."""
+    whole = np.random.default_rng(0).integers(60, 120, (3, 16, 128, 171)).astype(np.float32)
+    frames = torch.from_numpy(whole[::-1].copy()).byte().permute(1, 2, 3, 0)  # RGB
+    spec = resolve(FeatureSpec, {"backbone": name, "crops": {"resize": [171, 128], "size": 112, "count": count}})
+    network = Network(empty(name), spec, torch.device("cpu"))
+    resized = network.resize(frames)
+    images = network.images(network.cut(resized)[None])[4 if count == 10 else 0]
+    assert torch.equal(images, mean_cube(whole, network.backbone.info))
+    assert torch.equal(images, torch.from_numpy(whole[..., 8:120, left : left + 112]))
