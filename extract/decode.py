@@ -98,7 +98,7 @@ def _send(source: VideoSource, job: DecodeJob, emitter: Emitter) -> dict[int, Re
         except (DecodeError, MemoryError):  # of the video, or of the worker
             raise
         except Exception as error:  # whatever flow does, the other streams go on
-            refused[number] = _refusal(error)
+            refused[number] = _refusal(error, job.streams[number])
     try:
         for number, images in one_pass(source, cuts):
             try:
@@ -107,7 +107,7 @@ def _send(source: VideoSource, job: DecodeJob, emitter: Emitter) -> dict[int, Re
             except MemoryError:
                 raise
             except Exception as error:
-                refused[number] = _refusal(error)
+                refused[number] = _refusal(error, job.streams[number])
                 del cuts[number]
     except DraftError:
         source.settle()
@@ -120,12 +120,13 @@ def _send(source: VideoSource, job: DecodeJob, emitter: Emitter) -> dict[int, Re
         except MemoryError:
             raise
         except Exception as error:
-            refused[number] = _refusal(error)
+            refused[number] = _refusal(error, job.streams[number])
     return refused
 
 
-def _refusal(error: Exception) -> Refused:
-    return Refused("flow", str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}")
+def _refusal(error: Exception, stream: Stream) -> Refused:
+    stage = "flow" if stream.spec.flow.method else "decode"
+    return Refused(stage, str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}")
 
 
 class Cut(Protocol):

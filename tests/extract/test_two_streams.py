@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from extract.commands import extract
-from extract.decode import ClipPlan, DecodeJob, Stream, decode_clips
+from extract.decode import ClipPlan, DecodeJob, Stream, _refusal, decode_clips
 from extract.flow_frames import resolve_flow
 from extract.prepare import prepare_spec
 from extract.presets import preset
@@ -243,3 +243,9 @@ def test_whatever_happens_to_flow_leaves_rgb_alone(listed: Path, where: str, mon
     assert isinstance(ended[0], ClipPlan)
     assert ended[1] == ("flow", "PermissionError: [Errno 13] Permission denied")
     assert len(sent) == len(ended[0].wanted)
+
+
+def test_what_happens_to_rgb_is_told_of_rgb() -> None:
+    """A stream without flow that fails beside another one fails at decoding."""
+    rgb = Stream(resolve(FeatureSpec, preset("tiny")))
+    assert _refusal(OSError(28, "No space left on device"), rgb) == ("decode", "OSError: [Errno 28] No space left on device")
