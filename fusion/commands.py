@@ -218,9 +218,11 @@ def read_inputs(
 
 def read_tables(inputs: tuple[str, ...]) -> dict[str, "ScoreTable"]:
     """Load named score tables; each one's source gains the file it was read from and that file's SHA-256."""
+    from store.run_files import UNCHECKED, is_unchecked
     from store.scores import ScoreTable
 
     tables: dict[str, ScoreTable] = {}
+    unchecked = []
     for text in inputs:
         name, path = split_name(text)
         if name in tables:
@@ -229,6 +231,12 @@ def read_tables(inputs: tuple[str, ...]) -> dict[str, "ScoreTable"]:
             raise SpecError(f"there is no score table {path} (given as {text!r}); write NAME=FILE.npz")
         table = ScoreTable.load(path)
         tables[name] = dataclasses.replace(table, source={**table.source, "file": str(path), "sha256": sha256_file(path)})
+        unchecked += [str(path.parent)] if is_unchecked(path) else []
+    context = click.get_current_context(silent=True)
+    if unchecked and context is not None and not context.meta.setdefault("actioncache.unchecked", False):
+        context.meta["actioncache.unchecked"] = True  # several splits are read one after another
+        more = f" and {len(unchecked) - 1} more" if len(unchecked) > 1 else ""
+        click.echo(f"note: {unchecked[0]}{more}: {UNCHECKED}", err=True)
     return tables
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from store.errors import ScoreError
 from store.files import atomic_path
 from store.npz import read_npz
+from store.run_files import check_beside
 
 Kind = Literal["scores", "log_probs", "decision_values"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -99,7 +100,11 @@ class ScoreTable:
 
     @classmethod
     def load(cls, path: Path) -> "ScoreTable":
-        """Read what ``save`` wrote; a file that is none, damaged or hostile raises ``ScoreError`` and runs nothing."""
+        """Read what ``save`` wrote; a file that is none, damaged or hostile raises ``ScoreError`` and runs nothing.
+
+        ``StoreError`` for one in the folder of a run that wrote another one under this name.
+        """
+        check_beside(path)
         arrays = read_npz(path, ScoreError)
         absent = [name for name in MEMBERS if name not in arrays]
         if absent:

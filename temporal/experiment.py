@@ -12,6 +12,7 @@ import numpy as np
 from store.digest import digest
 from store.errors import ListError, StoreError, TrainingError
 from store.files import safe_name, sha256_file, write_bytes, write_text
+from store.run_files import UNCHECKED_RUNS
 from store.scores import ScoreTable
 from temporal.folds import Part, leave_one_group_out, list_part
 from temporal.forced import aside, put_back, remove_aside, take_places
@@ -221,7 +222,8 @@ def _outcome(work: _Work, seeds: Sequence[int]) -> Outcome:
         take_places(work.folders, work.finals)
         found = [Run.open(folder) for folder in work.finals]
         remove_aside(work.place)
-    outcome = Outcome(work.path, tuple(found), tuple(work.absent), tuple(work.notes))
+    notes = [*work.notes, *([UNCHECKED_RUNS] if any(run.unchecked for run in found) else [])]
+    outcome = Outcome(work.path, tuple(found), tuple(work.absent), tuple(notes))
     if seeds:
         _write_summary(work.path, "seeds", dict(zip(map(str, seeds), [run.result["top1"] for run in outcome.runs], strict=True)))
     return outcome
@@ -318,7 +320,7 @@ def _join_folds(folder: Path, spec: RunSpec, source: Source, parts: list[Part]) 
     }
     table.save(folder / SCORES)
     write_bytes(folder / CURVES, curves_png({part.name: run.history() for part, run in zip(parts, runs, strict=True)}))
-    write_text(folder / SPEC, spec_text(identity, result))
+    write_text(folder / SPEC, spec_text(folder, identity, result, [SCORES, *(f"{FOLDS}/{run.name}/{SPEC}" for run in runs)]))
     return Run.open(folder)
 
 

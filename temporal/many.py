@@ -76,12 +76,13 @@ class SeedFigures:
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of a ``Work``: figures of each seed, or why it failed."""
+    """What came of a ``Work``: figures of each seed, or why it failed; ``unchecked``: whether from runs without digests."""
 
     figures: tuple[SeedFigures, ...] = ()
     test_videos: int = 0
     missing: int = 0
     failure: str = ""
+    unchecked: bool = False
 
 
 _TURNS = threading.Lock()  # torch's generators and threads are a process's: workers that are threads of one (Dask's may be) take turns
@@ -237,7 +238,8 @@ def train_one(work: Work, plan: Plan, jobs: int, quiet: bool = True, stopped: Ca
                 together=plan.together and trains_together(work.setting),
             )
         figures = tuple(seed_figures(seed, run) for seed, run in zip(plan.seeds, outcome.runs, strict=True))
-        return Trained(figures, int(outcome.runs[0].result["videos"]["test"]), len(outcome.missing))
+        unchecked = any(run.unchecked for run in outcome.runs)
+        return Trained(figures, int(outcome.runs[0].result["videos"]["test"]), len(outcome.missing), unchecked=unchecked)
     except Interrupted:
         raise
     except PipelineError as error:
@@ -271,10 +273,9 @@ def trains_together(setting: Setting) -> bool:
 
 def seed_figures(seed: int, run: "Run") -> SeedFigures:
     """Validation and test figures of a run or a cross-validation; its folds' validation videos count alike."""
-    from temporal.run_dir import FOLDS, VALIDATION
-    from temporal.run_dir import Run as RunFolder
+    from temporal.run_dir import VALIDATION
 
-    runs = [RunFolder.open(path) for path in sorted((run.path / FOLDS).glob("fold-*"))] or [run]
+    runs = run.folds() or [run]
     tables = [each.validation_scores() for each in runs if (each.path / VALIDATION).is_file()]
     count = sum(len(table) for table in tables)
     accuracy = sum(hits(table) for table in tables) / count if count else None

@@ -13,6 +13,7 @@ import click
 from store.errors import MissingFeaturesError
 from store.files import write_bytes
 from store.list_commands import optional_list_options
+from store.run_files import UNCHECKED
 from store.signals import stop_signals
 from store.videos import Video, VideoList
 from temporal.commands import accuracy_text, device_option, missing_option, report_missing
@@ -141,6 +142,8 @@ def predict(
     click.echo(_text(table, guesses, as_json, f"{output or run}: {accuracy_text(top1(table), len(table.ids))}" if not files else ""))
     if picture:
         write_bytes(picture, _picture(context.obj, table, asked))
+    if opened.unchecked:
+        click.echo(f"note: {run} was {UNCHECKED}", err=True)
     for id_, (stage, reason) in failed.items():
         click.echo(f"failed {id_} [{stage}]: {reason}", err=True)
     report_missing([id_ for id_ in absent if id_ not in failed])

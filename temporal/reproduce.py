@@ -51,7 +51,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A paper's tables with figures; ``splits``: name -> number of test videos."""
+    """A paper's tables with figures; ``splits``: name -> number of test videos; ``unchecked``: whether from runs without digests."""
 
     paper: Paper
     tables: tuple[tuple[Table, tuple[Measured, ...]], ...]
@@ -62,6 +62,7 @@ class Reproduction:
     num_classes: int
     quick: bool
     missing: int
+    unchecked: bool = False
 
     @property
     def papers_split(self) -> str:
@@ -112,6 +113,7 @@ def reproduce(paper: Paper, bench: Bench) -> Reproduction:
         len(next(iter(bench.lists.values())).classes),
         bench.facts.quick,
         max((result.missing for result in done), default=0),
+        any(result.unchecked for result in done),
     )
 
 

@@ -12,6 +12,7 @@ from store.errors import SpecError
 from store.files import safe_name
 from store.list_commands import splits_options, whole_numbers
 from store.options import spec_options
+from store.run_files import UNCHECKED_RUNS
 from store.signals import stop_signals
 from store.videos import VideoList
 from temporal.cluster import Backend
@@ -110,6 +111,8 @@ def reproduce(
     written = write_reproduction(done, folder, shlex.join(["actioncache", *sys.argv[1:]]))
     click.echo(text(done))
     click.echo(f"wrote {', '.join(map(str, written))}", err=True)
+    if done.unchecked:
+        click.echo(f"note: {UNCHECKED_RUNS}", err=True)
     context.exit(1 if done.failed or done.missing else 0)
 
 

@@ -1,6 +1,6 @@
 """A run on disk: every file name of it, written complete or not at all.
 
-    <name>/spec.json            identity (settings, features, list, classes, parts), results, versions
+    <name>/spec.json            identity (settings, features, list, classes, parts), results, versions, SHA-256 of the files below
            weights.safetensors  the head
            projection.npz       Z-norm and PCA of the training features
            metrics.jsonl        one line an epoch
@@ -24,7 +24,8 @@ from zipfile import BadZipFile
 
 from store.digest import canonical_json, digest, from_dict
 from store.errors import SpecMismatchError, StoreError
-from store.files import PARTIAL_SUFFIX, write_bytes, write_text
+from store.files import PARTIAL_SUFFIX, safe_name, write_bytes, write_text
+from store.run_files import DIGESTS, FOLDS, SPEC, check_files, digests_of, recorded_files, train_again
 from store.scores import ScoreTable
 from temporal.events import EVENTS
 from temporal.projection import Projection
@@ -36,26 +37,26 @@ if TYPE_CHECKING:
 
     from temporal.epochs import Epoch
 
-SPEC = "spec.json"
 WEIGHTS = "weights.safetensors"
 PROJECTION = "projection.npz"
 CURVES = "curves.png"
 SCORES = "scores.npz"
 VALIDATION = "validation.npz"
 SUMMARY = "summary.json"
-FOLDS = "folds"
 
 RUN_ENTRIES = frozenset({SPEC, WEIGHTS, PROJECTION, METRICS, CURVES, SCORES, VALIDATION, FOLDS, EVENTS, *WORK_FILES})
+CHECKED = (WEIGHTS, PROJECTION, METRICS, SCORES, VALIDATION)  # what commands read of a finished run; pictures and events are for people
 RECORDED_PACKAGES = ("actioncache", "torch", "numpy", "scikit-learn")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A complete run folder, opened for reading."""
+    """A complete run folder, opened for reading; ``digests``: SHA-256 of its files by name, None where its version recorded none."""
 
     path: Path
     identity: dict[str, Any]
     result: dict[str, Any]
+    digests: dict[str, str] | None = None
 
     @classmethod
     def open(cls, path: Path) -> "Run":
@@ -66,15 +67,31 @@ class Run:
             raise StoreError(f"{path} is no run: it has no {SPEC}{inside}")
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
-            return cls(path, data["identity"], data["result"])
+            return cls(path, data["identity"], data["result"], recorded_files(data, file))
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{file} is damaged ({error!r}); train the run again with --force") from None
+            raise StoreError(f"{file} is damaged ({error!r}); {train_again(path)}") from None
 
-    def lost_files(self) -> list[str]:
-        """Names of the files that this run was written with and that are not there any more."""
-        written = [WEIGHTS, PROJECTION, METRICS] if self.result["kind"] == "run" else []
-        written += [SCORES] if self.result["videos"].get("test") else []
-        return [name for name in written if not (self.path / name).is_file()]
+    def check(self) -> None:
+        """StoreError where a file that later commands read is missing or is not what the run wrote, of folds, too."""
+        if self.digests is None:
+            written = [WEIGHTS, PROJECTION, METRICS] if self.result["kind"] == "run" else []
+            written += [SCORES] if self.result["videos"].get("test") else []
+            if lost := [name for name in written if not (self.path / name).is_file()]:
+                raise StoreError(f"the run {self.path} is incomplete: it has no {', '.join(lost)}; {train_again(self.path)}")
+        else:
+            check_files(self.path, self.digests)
+        for fold in self.folds() if self.digests is not None or (self.path / FOLDS).is_dir() else ():
+            fold.check()
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether it has files that nothing can be checked by."""
+        return self.digests is None or any(fold.unchecked for fold in self.folds())
+
+    def folds(self) -> "list[Run]":
+        """The runs of a cross-validation."""
+        names = [safe_name(fold["folder"], "folder of a fold") for fold in self.result.get("folds", {}).values()]
+        return [Run.open(self.path / FOLDS / name) for name in names]
 
     @property
     def name(self) -> str:
@@ -108,6 +125,7 @@ class Run:
 
     def history(self) -> "list[Epoch]":
         """One record an epoch."""
+        self._check(METRICS)
         return [json.loads(line) for line in (self.path / METRICS).read_text(encoding="utf-8").splitlines()]
 
     def scores(self) -> ScoreTable:
@@ -128,19 +146,25 @@ class Run:
 
         if (self.path / FOLDS).is_dir():
             raise StoreError(f"{self.path} is a cross-validation and has no single head; its runs are in {self.path / FOLDS}")
+        self._check(WEIGHTS, PROJECTION)
         with seeded(0):
             head = build_head(replace(self.spec.head, weights=""), int(self.result["input_width"]), len(self.classes))
         try:
             head.load_state_dict(load_file(str(self.path / WEIGHTS)))
             projection = Projection.from_bytes((self.path / PROJECTION).read_bytes())
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, BadZipFile) as error:
-            raise StoreError(f"run {self.path} is incomplete or damaged ({error}); train it again with --force") from None
+            raise StoreError(f"run {self.path} is incomplete or damaged ({error}); {train_again(self.path)}") from None
         return head.to(device).eval(), projection
 
     def _table(self, file: str, part: str) -> ScoreTable:
-        if not (self.path / file).is_file():
+        written = (self.path / file).is_file() if self.digests is None else file in self.digests
+        if not written:
             raise StoreError(f"run {self.path} has no scores of a {part} part: its list had none")
-        return ScoreTable.load(self.path / file)
+        return ScoreTable.load(self.path / file)  # which looks at the digest
+
+    def _check(self, *names: str) -> None:
+        if self.digests is not None:
+            check_files(self.path, self.digests, names)
 
 
 def existing(path: Path, identity: Mapping[str, Any], force: bool) -> Run | None:
@@ -153,8 +177,7 @@ def existing(path: Path, identity: Mapping[str, Any], force: bool) -> Run | None
             f"run {path} was made from other settings ({difference(run.identity, identity)}); choose another --name, remove that folder, "
             "or have train-head replace it with --force"
         )
-    if lost := run.lost_files():
-        raise StoreError(f"run {path} is incomplete (it has no {', '.join(lost)}); train it again with --force, or remove it")
+    run.check()
     tidy(path)
     return run
 
@@ -208,15 +231,16 @@ def write_run(
         write_bytes(place.path / CURVES, curves_png({place.final.name: history}))
     for name, table in tables.items():
         table.save(place.path / name)
-    write_text(place.path / SPEC, spec_text(identity, result))
+    write_text(place.path / SPEC, spec_text(place.path, identity, result))
     place.publish()
     return Run.open(place.final)
 
 
-def spec_text(identity: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """The text of spec.json."""
+def spec_text(folder: Path, identity: Mapping[str, Any], result: Mapping[str, Any], names: Sequence[str] = CHECKED) -> str:
+    """The text of spec.json, with the digests of those of ``names`` that are in ``folder`` already."""
     versions = {package: version(package) for package in RECORDED_PACKAGES if _installed(package)}
-    return json.dumps({"identity": identity, "result": result, "versions": versions}, indent=2, ensure_ascii=False) + "\n"
+    data = {"identity": identity, "result": result, "versions": versions, DIGESTS: digests_of(folder, identity, result, names)}
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
 def _installed(package: str) -> bool:

@@ -9,6 +9,7 @@ from store.errors import SpecError
 from store.files import safe_name
 from store.list_commands import list_options, whole_numbers
 from store.options import merge, resolve, spec_options
+from store.run_files import UNCHECKED_RUNS
 from store.signals import stop_signals
 from store.videos import VideoList
 from temporal.cluster import BACKENDS, Backend
@@ -116,4 +117,6 @@ def sweep(
     written = write_sweep(done)
     click.echo(text(done))
     click.echo(f"wrote {', '.join(map(str, written))}", err=True)
+    if any(row.trained.unchecked for row in done.rows):
+        click.echo(f"note: {UNCHECKED_RUNS}", err=True)
     context.exit(1 if done.failed or done.missing else 0)

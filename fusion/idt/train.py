@@ -1,6 +1,6 @@
 """From encodings to SVMs and decision values: what ``actioncache idt train`` and ``idt score`` do.
 
-<run>/spec.json       identity, accuracy; written last: a folder without it is not finished
+<run>/spec.json       identity, accuracy, SHA-256 of the files; written last: a folder without it is not finished
       svm.npz         the SVMs (of a cross-validation: in folds/fold-00, ...)
       scores.npz      decision values of the test videos, of all folds together
       validation.npz  decision values of the videos of the split val, where there are any
@@ -25,10 +25,11 @@ from store.errors import Interrupted, SpecMismatchError, StoreError, TrainingErr
 from store.features import FeatureStore
 from store.files import PARTIAL_SUFFIX, safe_name, write_text
 from store.progress import Progress
+from store.run_files import DIGESTS, FOLDS, SPEC, check_beside, check_files, digests_of, recorded_files
 from store.scores import ScoreTable
 from store.videos import VideoList
 
-SPEC, MACHINES, SCORES, VALIDATION, FOLDS = "spec.json", "svm.npz", "scores.npz", "validation.npz", "folds"
+MACHINES, SCORES, VALIDATION = "svm.npz", "scores.npz", "validation.npz"
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,8 @@ def _is_there(job: _Job) -> bool:
             raise StoreError(f"{job.folder} holds other things; choose another --name or remove it")
         return False
     try:
-        before = json.loads(file.read_text(encoding="utf-8"))["identity"]
+        data = json.loads(file.read_text(encoding="utf-8"))
+        before, files = data["identity"], recorded_files(data, file)
     except (ValueError, KeyError, TypeError):
         raise StoreError(f"{file} cannot be read; choose another --name or remove {job.folder}") from None
     if canonical_json(before) != canonical_json(job.identity):
@@ -206,6 +208,8 @@ def _is_there(job: _Job) -> bool:
             f"{job.folder} was trained with other settings, videos or features ({', '.join(differing)} differ); choose another --name or "
             "remove it"
         )
+    if files is not None:
+        check_files(job.folder, files)
     return True
 
 
@@ -225,7 +229,8 @@ def _join(path: Path, jobs: Sequence[_Job], missing: tuple[str, ...], folded: bo
 
 
 def _write_spec(folder: Path, identity: dict[str, Any], result: dict[str, Any]) -> None:
-    write_text(folder / SPEC, json.dumps({"identity": identity, "result": result}, indent=2, ensure_ascii=False) + "\n")
+    data = {"identity": identity, "result": result, DIGESTS: digests_of(folder, identity, result, (MACHINES, SCORES, VALIDATION))}
+    write_text(folder / SPEC, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def top1(table: ScoreTable) -> float | None:
@@ -240,6 +245,7 @@ def score_list(videos: VideoList, machines: Path, features: Path, allow_missing:
             f"{machines.parent} is a cross-validation, whose SVMs are those of its {len(folds)} folds; give one of them, e.g. --run "
             f"{folds[0].parent} ({machines.parent / SPEC} says which group each leaves out)"
         )
+    check_beside(machines)
     store, svm = FeatureStore.open(features), Svm.load(machines)
     missing = store.missing(videos.ids)
     if missing and not allow_missing:

@@ -236,6 +236,16 @@ def test_a_run_is_kept_and_another_one_is_not_overwritten(made: Path) -> None:
     assert "was trained with other settings, videos or features (spec differ)" in str(train(made, "--c", "1").exception)
 
 
+def test_svms_of_another_run_are_not_taken_for_its_own(made: Path) -> None:
+    encode(made)
+    train(made)
+    train(made, "--c", "0.01", to="other")
+    (made / "runs/other/svm.npz").replace(made / "runs/run/svm.npz")
+    scored = run("score", made / "list.csv", "--run", made / "runs/run", "--features", made / "idt", "-o", made / "x.npz")
+    for failed in (train(made), scored):
+        assert "run/svm.npz is not the file that the run wrote" in str(failed.exception)
+
+
 def test_wrong_use_is_told_in_words(made: Path) -> None:
     assert "holds features of another codebook" in str(_other_store(made).exception)
     assert "say what made these files" in str(

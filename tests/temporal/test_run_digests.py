@@ -1,0 +1,162 @@
+"""A finished run's files are the ones it wrote, or whoever reads them says so."""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import load_file, save_file
+
+import cli
+from store.errors import StoreError
+from store.run_files import DIGESTS, UNCHECKED
+from store.scores import ScoreTable
+from store.videos import VideoList, write_csv
+from temporal.experiment import train_list
+from temporal.predict import predict
+from temporal.run_dir import FOLDS, METRICS, PROJECTION, SCORES, SPEC, VALIDATION, WEIGHTS, Run
+from temporal.spec import HeadSpec, RunSpec, SequenceSpec, TrainSpec
+
+QUICK = RunSpec(SequenceSpec(steps=8), HeadSpec(name="mean"), TrainSpec(epochs=2, learning_rate=0.01, validation=0.25))
+AGAIN = r"remove \S+ and run the command that trained it again"
+
+
+def change_weights(file: Path) -> None:
+    """Another head of the same shapes."""
+    save_file({name: array + 1 for name, array in load_file(file).items()}, file)
+
+
+def change_scores(file: Path) -> None:
+    """A good table of the same videos with other numbers."""
+    table = ScoreTable.load(file)
+    other = file.with_name("other.npz")
+    ScoreTable(table.ids, table.classes, -table.values, table.kind, table.labels, table.source).save(other)
+    other.replace(file)
+
+
+def forget_digests(run: Path) -> None:
+    """Make a run as versions before left it."""
+    for file in run.rglob(SPEC):
+        data = json.loads(file.read_text())
+        del data[DIGESTS]
+        file.write_text(json.dumps(data))
+
+
+@pytest.fixture
+def train(order_store, order_videos: VideoList, tmp_path: Path) -> Callable[..., Run]:
+    """``train(name, **settings)``: a small run in ``tmp_path``."""
+
+    def run(name: str = "one", **settings: object) -> Run:
+        return train_list([order_store], order_videos, QUICK, tmp_path / name, jobs=1, **settings).runs[0]
+
+    return run
+
+
+def test_the_digests_are_sha256_of_the_files(train):
+    run = train()
+    digests = json.loads((run.path / SPEC).read_text())[DIGESTS]["files"]
+    assert set(digests) == {WEIGHTS, PROJECTION, METRICS, SCORES, VALIDATION}
+    assert digests == {name: hashlib.sha256((run.path / name).read_bytes()).hexdigest() for name in digests}
+
+
+def test_weights_of_another_run_are_not_predicted_with(train, order_store, order_videos):
+    run = train()
+    predict(run, [order_store], order_videos)
+    change_weights(run.path / WEIGHTS)
+    with pytest.raises(StoreError, match=rf"one/{WEIGHTS} is not the file that the run wrote.*another run.*{AGAIN}"):
+        predict(Run.open(run.path), [order_store], order_videos)
+
+
+@pytest.mark.parametrize(("name", "change"), [(WEIGHTS, change_weights), (SCORES, change_scores), (VALIDATION, change_scores)])
+def test_a_changed_file_does_not_pass_for_finished(train, name, change):
+    run = train()
+    before = (run.path / name).read_bytes()
+    change(run.path / name)
+    with pytest.raises(StoreError, match=rf"one/{re.escape(name)} is not the file that the run wrote.*{AGAIN}"):
+        train()
+    assert train(force=True).path == run.path
+    assert (run.path / name).read_bytes() == before
+
+
+def test_scores_of_a_run_are_checked_wherever_they_are_read(train, tmp_path):
+    run = train()
+    told = CliRunner().invoke(cli.cli, ["evaluate", str(run.path / SCORES)])
+    assert (told.exit_code, told.stderr) == (0, "")
+    change_scores(run.path / SCORES)
+    for command in (
+        ["evaluate", run.path / SCORES],
+        ["report", run.path / SCORES, "-o", tmp_path / "page"],
+        ["scores", "show", run.path / SCORES],
+    ):
+        failed = CliRunner().invoke(cli.cli, list(map(str, command)))
+        assert isinstance(failed.exception, StoreError)
+        assert f"{run.path / SCORES} is not the file that the run wrote" in str(failed.exception)
+    with pytest.raises(StoreError, match="is not the file"):
+        Run.open(run.path).scores()
+
+
+def test_a_changed_spec_is_told(train):
+    run = train()
+    text = (run.path / SPEC).read_text()
+    (run.path / SPEC).write_text(text.replace('"ab"', '"xy"'))
+    with pytest.raises(StoreError, match=rf"spec\.json was changed or damaged after the run was finished; {AGAIN}"):
+        Run.open(run.path)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_fold_that_was_changed_is_not_called_finished(train, finished):
+    run = train(cross_validate=True)
+    whole = run.scores().values
+    if not finished:
+        (run.path / SPEC).unlink()
+    fold = run.path / FOLDS / "fold-02"
+    change_scores(fold / SCORES)
+    with pytest.raises(StoreError, match=rf"fold-02/{SCORES} is not the file that the run wrote") as told:
+        train(cross_validate=True)
+    assert (str(run.path / SPEC) in str(told.value)) == finished
+    for path in re.search(r"remove (.+) and run the command", str(told.value))[1].split(" and "):  # as it says
+        shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink()
+    assert np.array_equal(train(cross_validate=True).scores().values, whole)
+
+
+def test_a_fold_of_another_run_is_told(train):
+    run, other = train(cross_validate=True), train("two", cross_validate=True, seeds=[7])
+    shutil.rmtree(run.path / FOLDS / "fold-01")
+    shutil.copytree(other.path / FOLDS / "fold-01", run.path / FOLDS / "fold-01")
+    with pytest.raises(StoreError, match=r"folds/fold-01/spec\.json is not the file that the run wrote"):
+        train(cross_validate=True)
+
+
+def test_a_sweep_records_a_damaged_run_as_failed(train, order_store, order_videos, tmp_path):
+    write_csv(order_videos, tmp_path / "list.csv")
+    words = ["sweep", tmp_path / "list.csv", "--features", order_store.path, "--name", "s", "--out", tmp_path, "--grid", "head.hidden=3,4"]
+    words += ["--jobs", "1", "--train.epochs", "1"]
+    assert CliRunner().invoke(cli.cli, list(map(str, words))).exit_code == 0
+    damaged = next((tmp_path / "s" / "runs").glob("*/*/validation.npz"))
+    change_scores(damaged)
+    again = CliRunner().invoke(cli.cli, list(map(str, words)))
+    assert again.exit_code == 1
+    assert f"{damaged} is not the file that the run wrote" in again.stdout
+
+
+def test_runs_without_digests_are_read_and_told_once(train, order_store, order_videos, tmp_path):
+    run = train()
+    forget_digests(run.path)
+    change_weights(run.path / WEIGHTS)
+    write_csv(order_videos, tmp_path / "list.csv")
+    store, listed = str(order_store.path), str(tmp_path / "list.csv")
+    one = ["train-head", listed, "--features", store, "--name", "one", "--out", str(tmp_path), "--sequence.steps", "8"]
+    one += ["--head.name", "mean", "--train.epochs", "2", "--train.learning-rate", "0.01", "--train.validation", "0.25"]
+    scores = str(run.path / SCORES)
+    for command in (one, ["predict", str(run.path), listed, "--features", store], ["evaluate", f"a={scores}", f"b={scores}"]):
+        told = CliRunner().invoke(cli.cli, command)
+        assert told.exit_code == 0, told.output
+        assert told.stderr.count(UNCHECKED) == 1
+    run = train("cv", cross_validate=True)
+    forget_digests(run.path)
+    train("cv", cross_validate=True)
