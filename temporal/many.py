@@ -93,11 +93,11 @@ def setting_name(setting: Setting, plan: Plan) -> str:
     """Folder name of a setting: equal settings on equal stores share one, whatever the grid that they stand in."""
     spec, weights = to_plain(setting.spec), plan.weights_for(setting)
     del spec["train"]["seed"]
-    identity = {"spec": spec, "features": [_store_name(path) for path in setting.features], "cross_validate": plan.cross_validate}
+    identity = {"spec": spec, "features": [store_name(path) for path in setting.features], "cross_validate": plan.cross_validate}
     return digest({**identity, "together": _together(setting, plan), "weights": weights and _sha256(weights)})[:16]
 
 
-def _store_name(path: Path) -> str:
+def store_name(path: Path) -> str:
     """Name and digest, as a run's identity has them, however the path was typed; a store that cannot be opened is told when it is read."""
     try:
         return _opened_name(path.absolute())

@@ -1,15 +1,16 @@
 """A sweep: every combination of a grid, trained, ranked by the validation part, never by test, and written as tables and pictures."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from store.errors import SpecError
 from store.files import safe_name
 from temporal.grid import Axis, Setting
-from temporal.many import Plan, SeedFigures, Trained, Work, setting_name, train_all
+from temporal.many import Plan, SeedFigures, Trained, Work, setting_name, store_name, train_all
+from temporal.sweep_before import check_same, list_facts
 
 if TYPE_CHECKING:
     from store.videos import VideoList
@@ -74,6 +75,7 @@ class Sweep:
     """All settings: ranked ones first, best first, then those that cannot be ranked in the grid's order, then failures.
 
     ``nested``: of a cross-validation, what the settings are worth that each fold chose for itself, or why that cannot be told.
+    ``videos`` and ``stores``: what it is a sweep of, see ``sweep_before``.
     """
 
     path: Path
@@ -82,6 +84,8 @@ class Sweep:
     plan: Plan
     rank_by: RankBy
     nested: "Nested | str | None" = None
+    videos: Mapping[str, Any] = field(default_factory=dict)
+    stores: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[Row, ...]:
@@ -105,7 +109,8 @@ def sweep(
 ) -> Sweep:
     """Train every setting into ``path/runs/<digest>`` and rank them; what is complete there is not trained again.
 
-    ``Interrupted``, with the state of every head saved, once ``stopped()``.
+    ``Interrupted``, with the state of every head saved, once ``stopped()``; ``SpecMismatchError`` where ``path`` holds the sweep of
+    another list or of other features.
     """
     from temporal.nested import nested
 
@@ -115,9 +120,12 @@ def sweep(
         first = next(i for i, folder in enumerate(folders) if folder in folders[:i])
         twin = settings[folders.index(folders[first])]
         raise SpecError(f"the settings {settings[first].text()!r} and {twin.text()!r} of the grid are the same; leave one of them out")
+    listed, stores = list_facts(videos), tuple(sorted({store_name(store) for setting in settings for store in setting.features}))
+    check_same(path, listed, stores)
     works = [Work(setting, videos, folder) for setting, folder in zip(settings, folders, strict=True)]
     rows = [Row(work.setting, work.path, done) for work, done in zip(works, train_all(works, plan, "sweep", stopped), strict=True)]
-    return Sweep(path, tuple(axes), tuple(ranked(rows, rank_by)), plan, rank_by, nested(rows, rank_by) if plan.cross_validate else None)
+    of_folds = nested(rows, rank_by) if plan.cross_validate else None
+    return Sweep(path, tuple(axes), tuple(ranked(rows, rank_by)), plan, rank_by, of_folds, listed, stores)
 
 
 def ranked(rows: Sequence[Row], rank_by: RankBy) -> list[Row]:

@@ -102,6 +102,7 @@ def sweep(
     that fails is recorded (exit code 1) and the others go on. Test figures are shown beside; no rank comes from them.
     """
     from temporal.sweep import sweep as run_sweep
+    from temporal.sweep_before import JSON, lost_figures
     from temporal.sweep_files import text, write_sweep
 
     axes = [parse_axis(each) for each in grid]
@@ -114,9 +115,12 @@ def sweep(
     path = out / safe_name(name, "sweep name")
     with stop_signals("saving the state of the trainings, then stopping") as stopped:
         done = run_sweep(settings, axes, videos, path, plan, "loss" if rank_by == "loss" else "accuracy", stopped)
-    written = write_sweep(done)
+    kept = lost_figures(path, done.rows)
+    written = [] if kept else write_sweep(done)
     click.echo(text(done))
-    click.echo(f"wrote {', '.join(map(str, written))}", err=True)
+    click.echo(
+        f"{path / JSON} and what belongs to it stay as they were: {kept}" if kept else f"wrote {', '.join(map(str, written))}", err=True
+    )
     if any(row.trained.unchecked for row in done.rows):
         click.echo(f"note: {UNCHECKED_RUNS}", err=True)
     context.exit(1 if done.failed or done.missing else 0)

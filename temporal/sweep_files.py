@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,24 @@ from typing import Any
 from store.digest import to_plain
 from store.files import write_bytes, write_text
 from temporal.sweep import Figure, Row, Sweep
-from temporal.sweep_plot import sweep_plots
+from temporal.sweep_before import JSON
+from temporal.sweep_plot import PICTURES, sweep_plots
 from temporal.tables import markdown, plain
 
 SHOWN = 40  # rows of a table for a terminal
 
 
 def write_sweep(sweep: Sweep) -> list[Path]:
-    """Write sweep.json, .csv, .md, .png and .svg into the sweep's folder."""
-    texts = {"sweep.json": json_text(sweep), "sweep.csv": csv_text(sweep), "sweep.md": markdown_text(sweep)}
+    """Write sweep.json, .csv, .md, .png and .svg into the sweep's folder; pictures of an earlier table go where there are none now."""
+    pictures = sweep_plots(sweep)
+    texts = {JSON: json_text(sweep), "sweep.csv": csv_text(sweep), "sweep.md": markdown_text(sweep, tuple(pictures))}
     for name, text in texts.items():
         write_text(sweep.path / name, text)
-    pictures = sweep_plots(sweep)
-    for name, data in pictures.items():
-        write_bytes(sweep.path / name, data)
+    for name in PICTURES:
+        if name in pictures:
+            write_bytes(sweep.path / name, pictures[name])
+        else:
+            (sweep.path / name).unlink(missing_ok=True)
     return [sweep.path / name for name in [*texts, *pictures]]
 
 
@@ -91,10 +96,10 @@ def text(sweep: Sweep) -> str:
     return "\n".join([*lines, *notes(sweep), *(f"failed {row.setting.text()}: {row.trained.failure}" for row in sweep.failed)])
 
 
-def markdown_text(sweep: Sweep) -> str:
-    """The table as Markdown."""
+def markdown_text(sweep: Sweep, pictures: Sequence[str] = PICTURES[:1]) -> str:
+    """The table as Markdown; it shows the first of ``pictures``."""
     parts = [f"# Sweep {sweep.path.name}", markdown(header(sweep), [cells(sweep, row) for row in sweep.rows], 1 + len(sweep.axes))]
-    parts += ["\n".join(notes(sweep)), "![validation accuracy over the settings](sweep.png)"]
+    parts += ["\n".join(notes(sweep)), *(f"![validation accuracy over the settings]({name})" for name in pictures[:1])]
     if sweep.failed:
         parts.append("\n".join(["Failed:\n", *(f"- {row.setting.text()}: {row.trained.failure}" for row in sweep.failed)]))
     return "\n\n".join(parts) + "\n"
@@ -125,6 +130,8 @@ def json_text(sweep: Sweep) -> str:
         "seeds": sweep.plan.seeds,
         "cross_validate": sweep.plan.cross_validate,
         "ranked_by": f"validation {sweep.rank_by}",
+        "list": dict(sweep.videos),
+        "stores": list(sweep.stores),
     }
     if sweep.nested and not isinstance(sweep.nested, str):
         data["chosen_in_each_fold"] = {"test_top1": asdict(sweep.nested.top1), "settings": sweep.nested.choices}

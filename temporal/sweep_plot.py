@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+PICTURES = ("sweep.png", "sweep.svg")
 BEST = 20  # settings in the picture of the best
 LINES = 8  # combinations of the other axes that are told apart by colour
 BLUE, GREY = "#2563b8", "#a9b1ba"
@@ -20,11 +21,12 @@ def sweep_plots(sweep: Sweep) -> dict[str, bytes]:
         return {}
     figure = draw(sweep)
     files = {}
-    for kind in ("png", "svg"):
+    for name in PICTURES:
+        kind = name.rpartition(".")[2]
         buffer = BytesIO()
         metadata = {"Software": None} if kind == "png" else {"Date": None}
         figure.savefig(buffer, format=kind, dpi=110, metadata=metadata)
-        files[f"sweep.{kind}"] = buffer.getvalue()
+        files[name] = buffer.getvalue()
     return files
 
 

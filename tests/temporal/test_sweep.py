@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from store.errors import Interrupted, SpecError
+from store.errors import Interrupted, SpecError, SpecMismatchError
 from store.scores import ScoreTable
 from store.videos import VideoList, write_csv
 from temporal import cluster as clusters
@@ -33,8 +33,9 @@ def run_sweep(order_store, order_videos: VideoList, tmp_path: Path) -> Callable[
     """``run_sweep(*arguments, code=0, name="s")``: on the small store, into ``tmp_path/sweeps/<name>``."""
     write_csv(order_videos, tmp_path / "list.csv")
 
-    def run(*arguments: object, code: int = 0, name: str = "s") -> Result:
-        words = [tmp_path / "list.csv", "--features", order_store.path, "--name", name, "--out", tmp_path / "sweeps", *arguments]
+    def run(*arguments: object, code: int = 0, name: str = "s", features: Path | None = order_store.path) -> Result:
+        words = [tmp_path / "list.csv", "--name", name, "--out", tmp_path / "sweeps", *arguments]
+        words += ["--features", features] if features else []
         result = CliRunner().invoke(sweep, [str(word) for word in words])
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
@@ -124,6 +125,51 @@ def test_a_setting_that_fails_is_recorded_and_the_others_go_on(run_sweep, tmp_pa
     rows = json.loads((tmp_path / "sweeps/s/sweep.json").read_text())["settings"]
     assert [(row["rank"], bool(row["failure"])) for row in rows] == [(1, False), (None, True)]
     assert "PCA to width 4000" in (tmp_path / "sweeps/s/sweep.md").read_text()
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "lock"
+    }
+
+
+def test_a_sweep_of_another_list_or_of_other_features_is_refused(
+    run_sweep, order_videos, order_store, order_values, make_store, tmp_path
+) -> None:
+    grid = ["--grid", "head.name=mean", *FAST]
+    run_sweep(*grid)
+    before = _files(tmp_path / "sweeps")
+    write_csv(order_videos.subset([video.id for video in order_videos if video.id != "v22"]), tmp_path / "list.csv")
+    with pytest.raises(SpecMismatchError, match=r"sweep of another list \(24 videos of 2 classes, now 23 videos of 2 classes\); choose"):
+        run_sweep(*grid)
+    write_csv(order_videos, tmp_path / "list.csv")
+    flow = make_store(order_values, "flow").path
+    with pytest.raises(SpecMismatchError, match=rf"sweep of other features \({order_store.path.name}, now {flow.name}\); choose another"):
+        run_sweep(*grid, features=flow)
+    assert _files(tmp_path / "sweeps") == before
+    run_sweep("--grid", f"features={order_store.path},{flow}", *grid, features=None)  # a larger grid
+    assert len(json.loads((tmp_path / "sweeps/s/sweep.json").read_text())["settings"]) == 2
+
+
+def test_a_good_table_is_not_replaced_by_failures(run_sweep, tmp_path: Path) -> None:
+    run_sweep("--grid", "head.name=mean,max", *FAST)
+    weights = next((tmp_path / "sweeps/s/runs").rglob("weights.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    before = _files(tmp_path / "sweeps")
+    shown = run_sweep("--grid", "head.name=mean,max", *FAST, code=1)
+    assert "weights.safetensors is not the file that the run wrote" in shown.stdout
+    assert "sweep.json and what belongs to it stay as they were: it has figures of 1 settings that fail now" in shown.stderr
+    shown = run_sweep("--grid", "sequence.width=4000", "--sequence.projection", "pca", *FAST, code=1)
+    assert "stay as they were: it has figures, and now all 1 settings fail" in shown.stderr
+    assert _files(tmp_path / "sweeps") == before
+
+
+def test_pictures_of_an_earlier_table_do_not_stay(run_sweep, tmp_path: Path) -> None:
+    run_sweep("--grid", "head.name=mean", *FAST)
+    assert "](sweep.png)" in (tmp_path / "sweeps/s/sweep.md").read_text()
+    run_sweep("--grid", "head.name=max", *FAST, "--train.validation", "0")
+    assert sorted(path.name for path in (tmp_path / "sweeps/s").iterdir()) == ["runs", "sweep.csv", "sweep.json", "sweep.md"]
+    assert "](sweep.png)" not in (tmp_path / "sweeps/s/sweep.md").read_text()
 
 
 @pytest.mark.slow
