@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from store.scores import ScoreTable
     from temporal.answers import Guess
     from temporal.run_dir import Run
+    from temporal.seen import Seen
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _VIDEO = click.Path(exists=True, path_type=Path)
@@ -120,7 +121,7 @@ def predict(
     from temporal.answers import best_guesses
     from temporal.predict import predict as score
     from temporal.run_dir import Run
-    from temporal.task import top1
+    from temporal.seen import seen
 
     if (videos is None) == (not files):
         raise click.UsageError("give a LIST or --video FILE, one of them")
@@ -138,8 +139,9 @@ def predict(
         table = score(opened, stores, asked, device)
     if output:
         table.save(output)
-    guesses = best_guesses(table, (5 if files else 0) if top is None else top)
-    click.echo(_text(table, guesses, as_json, f"{output or run}: {accuracy_text(top1(table), len(table.ids))}" if not files else ""))
+    guesses, parts = best_guesses(table, (5 if files else 0) if top is None else top), seen(opened, table.ids)
+    if text := _json(guesses, parts) if as_json else _text(guesses, "" if files else _summary(str(output or run), table, parts)):
+        click.echo(text)
     if picture:
         write_bytes(picture, _picture(context.obj, table, asked))
     if opened.unchecked:
@@ -180,13 +182,26 @@ def _with_features(stores: "Sequence[FeatureStore]", videos: VideoList, leave_ou
     return (videos.subset([video.id for video in videos if video.id not in set(absent)]) if absent else videos), absent
 
 
-def _text(table: "ScoreTable", guesses: "dict[str, list[Guess]]", as_json: bool, summary: str) -> str:
+def _json(guesses: "dict[str, list[Guess]]", parts: "Mapping[str, Seen]") -> str:
+    """A line a video: its classes, and what it was to the run."""
+    lines = [
+        {"id": id_, "part": parts[id_], "top": [{"class": guess.name, guess.unit: guess.value} for guess in found]}
+        for id_, found in guesses.items()
+    ]
+    return "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+
+
+def _text(guesses: "dict[str, list[Guess]]", summary: str) -> str:
     from temporal.answers import guesses_text
 
-    if as_json:
-        shown = [{"id": id_, "top": [{"class": g.name, g.unit: g.value} for g in found]} for id_, found in guesses.items()]
-        return "\n".join(json.dumps(line, ensure_ascii=False) for line in shown)
     return "\n".join([*([guesses_text(guesses)] if any(guesses.values()) else []), *([summary] if summary else [])])
+
+
+def _summary(name: str, table: "ScoreTable", parts: "Mapping[str, Seen]") -> str:
+    """A line of accuracy for the videos of each kind: never one figure over videos that the run learned from and others."""
+    from temporal.seen import IN_WORDS, accuracies
+
+    return "\n".join(f"{name}: {accuracy_text(*found)}, {IN_WORDS[kind]}" for kind, found in accuracies(table, parts).items())
 
 
 def _picture(stage_one: StageOne | None, table: "ScoreTable", videos: VideoList) -> bytes:

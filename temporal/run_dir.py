@@ -3,6 +3,7 @@
     <name>/spec.json            identity (settings, features, list, classes, parts), results, versions, SHA-256 of the files below
            weights.safetensors  the head
            projection.npz       Z-norm and PCA of the training features
+           videos.json          ids of the videos it was trained on, and of its validation part
            metrics.jsonl        one line an epoch
            curves.png           losses and accuracies over the epochs
            scores.npz           ScoreTable of the test part (raw class scores), where there is one
@@ -39,13 +40,21 @@ if TYPE_CHECKING:
 
 WEIGHTS = "weights.safetensors"
 PROJECTION = "projection.npz"
+VIDEOS = "videos.json"
 CURVES = "curves.png"
 SCORES = "scores.npz"
 VALIDATION = "validation.npz"
 SUMMARY = "summary.json"
 
-RUN_ENTRIES = frozenset({SPEC, WEIGHTS, PROJECTION, METRICS, CURVES, SCORES, VALIDATION, FOLDS, EVENTS, *WORK_FILES})
-CHECKED = (WEIGHTS, PROJECTION, METRICS, SCORES, VALIDATION)  # what commands read of a finished run; pictures and events are for people
+RUN_ENTRIES = frozenset({SPEC, WEIGHTS, PROJECTION, VIDEOS, METRICS, CURVES, SCORES, VALIDATION, FOLDS, EVENTS, *WORK_FILES})
+CHECKED = (
+    WEIGHTS,
+    PROJECTION,
+    VIDEOS,
+    METRICS,
+    SCORES,
+    VALIDATION,
+)  # what commands read of a finished run
 RECORDED_PACKAGES = ("actioncache", "torch", "numpy", "scikit-learn")
 
 
@@ -125,8 +134,16 @@ class Run:
 
     def history(self) -> "list[Epoch]":
         """One record an epoch."""
-        self._check(METRICS)
-        return [json.loads(line) for line in (self.path / METRICS).read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in self.read(METRICS).splitlines()]
+
+    def has(self, name: str) -> bool:
+        """Whether the run wrote a file of this name."""
+        return (self.path / name).is_file() if self.digests is None else name in self.digests
+
+    def read(self, name: str) -> str:
+        """The text of a file that the run wrote."""
+        self._check(name)
+        return (self.path / name).read_text(encoding="utf-8")
 
     def scores(self) -> ScoreTable:
         """Raw class scores of the test part."""
@@ -157,8 +174,7 @@ class Run:
         return head.to(device).eval(), projection
 
     def _table(self, file: str, part: str) -> ScoreTable:
-        written = (self.path / file).is_file() if self.digests is None else file in self.digests
-        if not written:
+        if not self.has(file):
             raise StoreError(f"run {self.path} has no scores of a {part} part: its list had none")
         return ScoreTable.load(self.path / file)  # which looks at the digest
 
@@ -219,13 +235,18 @@ def write_run(
     projection: Projection,
     history: "Sequence[Epoch]",
     tables: Mapping[str, ScoreTable],
+    videos: Mapping[str, Sequence[str]],
     curves: bool = True,
 ) -> Run:
-    """Complete a run in its workplace and publish it; ``state``: the head's tensors; ``tables``: file name -> scores."""
+    """Complete a run in its workplace and publish it; ``state``: the head's tensors; ``tables``: file name -> scores.
+
+    ``videos``: ids, "trained_on" and "validation", see ``temporal.seen``.
+    """
     from safetensors.torch import save
 
     write_bytes(place.path / WEIGHTS, save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}))
     write_bytes(place.path / PROJECTION, projection.to_bytes())
+    write_text(place.path / VIDEOS, json.dumps({part: list(ids) for part, ids in videos.items()}, ensure_ascii=False) + "\n")
     write_text(place.path / METRICS, "".join(json.dumps(record) + "\n" for record in history))
     if curves:
         write_bytes(place.path / CURVES, curves_png({place.final.name: history}))

@@ -112,12 +112,13 @@ def _train(
     training, validation = _cut(sequences, part, spec)
     fitted = yield from fit_in_steps(training, validation, spec, num_classes, device, on_epoch, "fit", task.weights, place)
     origin = {"run": task.path.name, "run_digest": digest(identity), "features": source.features, "part": part.name}
-    tables = {}
+    tables, trained_on = {}, training.ids
     if validation is not None:
         tables[VALIDATION] = fitted_table(fitted, validation, spec, source.classes, {**origin, "of": "validation part"}, device)
         if spec.train.refit:
             _go_on(task, running)
             whole = sequences.subset(np.sort(np.concatenate([part.train, part.validation])))
+            trained_on = whole.ids
             fitted = yield from refit_in_steps(fitted, whole, spec, num_classes, device, on_epoch, task.weights, place)
     if len(part.test):
         tables[SCORES] = fitted_table(fitted, sequences.subset(part.test), spec, source.classes, {**origin, "of": "test part"}, device)
@@ -131,7 +132,9 @@ def _train(
         "missing": list(source.missing),
         "feature_specs": source.specs,
     }
-    return write_run(place, identity, result, fitted.head.state_dict(), fitted.projection, fitted.history, tables, curves=task.curves)
+    videos = {"trained_on": trained_on, "validation": validation.ids if validation is not None else ()}
+    state = fitted.head.state_dict()
+    return write_run(place, identity, result, state, fitted.projection, fitted.history, tables, videos, task.curves)
 
 
 def _go_on(task: Task, running: Running) -> None:

@@ -19,7 +19,7 @@ from store.scores import ScoreTable
 from store.videos import VideoList, write_csv
 from temporal.experiment import train_list
 from temporal.predict import predict
-from temporal.run_dir import FOLDS, METRICS, PROJECTION, SCORES, SPEC, VALIDATION, WEIGHTS, Run
+from temporal.run_dir import FOLDS, METRICS, PROJECTION, SCORES, SPEC, VALIDATION, VIDEOS, WEIGHTS, Run
 from temporal.spec import HeadSpec, RunSpec, SequenceSpec, TrainSpec
 
 QUICK = RunSpec(SequenceSpec(steps=8), HeadSpec(name="mean"), TrainSpec(epochs=2, learning_rate=0.01, validation=0.25))
@@ -60,7 +60,7 @@ def train(order_store, order_videos: VideoList, tmp_path: Path) -> Callable[...,
 def test_the_digests_are_sha256_of_the_files(train):
     run = train()
     digests = json.loads((run.path / SPEC).read_text())[DIGESTS]["files"]
-    assert set(digests) == {WEIGHTS, PROJECTION, METRICS, SCORES, VALIDATION}
+    assert set(digests) == {WEIGHTS, PROJECTION, VIDEOS, METRICS, SCORES, VALIDATION}
     assert digests == {name: hashlib.sha256((run.path / name).read_bytes()).hexdigest() for name in digests}
 
 

@@ -13,7 +13,7 @@ from store.scores import ScoreTable
 from store.videos import VideoList
 from temporal.experiment import train_list
 from temporal.predict import predict
-from temporal.run_dir import CURVES, FOLDS, METRICS, PROJECTION, SCORES, SPEC, SUMMARY, VALIDATION, WEIGHTS, Run
+from temporal.run_dir import CURVES, FOLDS, METRICS, PROJECTION, SCORES, SPEC, SUMMARY, VALIDATION, VIDEOS, WEIGHTS, Run
 from temporal.spec import HeadSpec, RunSpec, SequenceSpec, TrainSpec
 
 QUICK = RunSpec(
@@ -21,7 +21,7 @@ QUICK = RunSpec(
     HeadSpec(name="gru", hidden=8, dropout=0.1),
     TrainSpec(epochs=3, learning_rate=0.01, validation=0.25, batch_size=8),
 )
-RUN_FILES = (SPEC, WEIGHTS, PROJECTION, METRICS, CURVES, SCORES, VALIDATION)
+RUN_FILES = (SPEC, WEIGHTS, PROJECTION, VIDEOS, METRICS, CURVES, SCORES, VALIDATION)
 
 
 def _files(folder: Path) -> dict[str, bytes]:

@@ -41,8 +41,34 @@ def test_train_then_predict(list_file, order_store, tmp_path):
     assert (run.spec.head.name, run.spec.head.hidden, run.spec.train.epochs) == ("gru", 4, 2)
     output = tmp_path / "all.npz"
     predicted = invoke(predict, run.path, list_file, "--features", order_store.path, "-o", output)
-    assert "of 24 videos" in predicted.stdout
-    assert len(ScoreTable.load(output).ids) == 24
+    table = ScoreTable.load(output)
+    assert len(table.ids) == 24
+    test, chosen = run.scores().ids, run.validation_scores().ids
+    kinds = {"was not trained on": test, "validation part": chosen, "was trained on": set(table.ids) - {*test, *chosen}}
+    right = dict(zip(table.ids, table.values.argmax(1) == table.labels, strict=True))
+    assert len(predicted.stdout.splitlines()) == 3
+    for line, (words, ids) in zip(predicted.stdout.splitlines(), kinds.items(), strict=True):
+        assert f"({sum(right[id_] for id_ in ids)} of {len(ids)} videos), videos" in line
+        assert words in line
+
+
+def test_predict_knows_what_a_run_was_trained_on(list_file, order_store, tmp_path):
+    """After a refit nothing of the training videos is unseen; a run of an earlier version tells what it can."""
+    arguments = [list_file, "--features", order_store.path]
+    invoke(train_head, *arguments, "--name", "one", "--out", tmp_path, *FAST, "--train.refit")
+    lines = invoke(predict, tmp_path / "one", *arguments).stdout.splitlines()
+    assert "of 8 videos), videos that the run was not trained on" in lines[0]
+    assert "of 16 videos), videos that the run was trained on" in lines[1]
+    assert len(lines) == 2
+    told = [json.loads(line) for line in invoke(predict, tmp_path / "one", *arguments, "--json").stdout.splitlines()]
+    assert [each["id"] for each in told if each["part"] == "unseen"] == list(Run.open(tmp_path / "one").scores().ids)
+    data = json.loads((tmp_path / "one" / "spec.json").read_text())
+    del data["digests"]
+    (tmp_path / "one" / "spec.json").write_text(json.dumps(data))
+    (tmp_path / "one" / "videos.json").unlink()
+    lines = invoke(predict, tmp_path / "one", *arguments).stdout.splitlines()
+    assert [line.partition("of ")[2].partition(" videos")[0] for line in lines] == ["8", "4", "12"]
+    assert "does not tell whether it was trained on them" in lines[2]
 
 
 def test_cross_validation_over_seeds_prints_the_mean(list_file, order_store, tmp_path):
