@@ -15,6 +15,7 @@ from temporal.protocols import protocol
 from temporal.spec import RunSpec
 
 if TYPE_CHECKING:
+    from store.features import FeatureStore
     from temporal.experiment import Outcome
 
 features_option = click.option(
@@ -99,6 +100,7 @@ def train_head(
         raise click.UsageError("--cross-validate cuts one list into folds itself; leave --splits out")
     if together and not (numbers or cross_validate or len(lists) > 1):
         raise click.UsageError("--together is for several heads; give --seeds, --splits or --cross-validate, or leave it out")
+    tell_untrained(with_features(stores, lists) if allow_missing else lists, cross_validate, spec.train.refit)
     with stop_signals("saving the state of the training, then stopping") as stopped:
         settings = (numbers, allow_missing, force, jobs, device, head_weights, stopped, checkpoint_seconds, tensorboard, together)
         if 0 in lists:
@@ -113,6 +115,25 @@ def train_head(
     missing = list(dict.fromkeys(id_ for outcome in outcomes for id_ in outcome.missing))
     report_missing(missing)
     context.exit(1 if missing else 0)
+
+
+def with_features(stores: "Sequence[FeatureStore]", lists: dict[int, VideoList]) -> dict[int, VideoList]:
+    """The lists without the videos that a store has nothing of."""
+    from temporal.sequences import missing_videos
+
+    absent = {number: set(missing_videos(stores, videos)) for number, videos in lists.items()}
+    return {
+        number: videos.subset([video.id for video in videos if video.id not in absent[number]]) if absent[number] else videos
+        for number, videos in lists.items()
+    }
+
+
+def tell_untrained(lists: dict[int, VideoList], cross_validate: bool, refit: bool) -> None:
+    """Warn of classes without a training video before anything is trained."""
+    from temporal.untrained import untrained_notes
+
+    for note in untrained_notes(lists, cross_validate, refit):
+        click.echo(f"warning: {note}", err=True)
 
 
 def accuracy_text(top1: float | None, count: int) -> str:

@@ -16,7 +16,7 @@ from store.run_files import UNCHECKED_RUNS
 from store.signals import stop_signals
 from store.videos import VideoList
 from temporal.cluster import Backend
-from temporal.commands import device_option, head_weights_option, missing_option
+from temporal.commands import device_option, head_weights_option, missing_option, tell_untrained
 from temporal.many import Plan
 from temporal.papers import PAPERS, Paper, load_paper
 from temporal.papers.inputs import Facts, parse_named
@@ -106,6 +106,7 @@ def reproduce(
     named = {f"split-{number}" if number else "list": videos for number, videos in lists.items()}
     facts = gather(paper, features, levels, scores, next(iter(lists.values())), cross_validate, quick)
     files = score_files(paper, scores, named)
+    tell_untrained(lists, cross_validate, refit=True)
     with stop_signals("saving the state of the trainings, then stopping") as stopped:
         done = run(paper, Bench(folder, facts, named, plan, overrides, files, context.obj.fuse, stopped))
     written = write_reproduction(done, folder, shlex.join(["actioncache", *sys.argv[1:]]))

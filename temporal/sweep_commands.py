@@ -13,7 +13,7 @@ from store.run_files import UNCHECKED_RUNS
 from store.signals import stop_signals
 from store.videos import VideoList
 from temporal.cluster import BACKENDS, Backend
-from temporal.commands import device_option, head_weights_option, missing_option, protocol_option
+from temporal.commands import device_option, head_weights_option, missing_option, protocol_option, tell_untrained
 from temporal.grid import combinations, parse_axis
 from temporal.many import Plan
 from temporal.protocols import protocol
@@ -113,6 +113,7 @@ def sweep(
     if head_weights and not any(map(plan.weights_for, settings)):
         raise SpecError("--head-weights is given, but no head of the grid takes pretrained weights (see `actioncache heads`)")
     path = out / safe_name(name, "sweep name")
+    tell_untrained({0: videos}, cross_validate, all(setting.spec.train.refit for setting in settings))
     with stop_signals("saving the state of the trainings, then stopping") as stopped:
         done = run_sweep(settings, axes, videos, path, plan, "loss" if rank_by == "loss" else "accuracy", stopped)
     kept = lost_figures(path, done.rows)
