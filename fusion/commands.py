@@ -13,7 +13,7 @@ import click
 
 from fusion.spec import EvaluateSpec, FuseSpec, ReportSpec
 from store.errors import SpecError
-from store.files import sha256_file
+from store.files import check_writable, sha256_file
 from store.options import resolve, spec_options
 
 if TYPE_CHECKING:
@@ -163,6 +163,7 @@ def report(
     from fusion.report import make_report, table_text, write_report
 
     spec = resolve(ReportSpec, settings)
+    check_writable(output)
     tables, videos = read_inputs(inputs, labels, fold, spec.match)
     pictures = None if frames is None else (lambda name: find_pictures(frames, name))
     command = shlex.join(["actioncache", *sys.argv[1:]])

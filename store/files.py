@@ -31,19 +31,52 @@ def safe_name(name: str, what: str = "name") -> str:
 def atomic_path(final: Path) -> Iterator[Path]:
     """Yield a path beside ``final`` to write to; on success it is fsynced and renamed to ``final``, on an error removed.
 
-    A reader sees the old file or the new one, never a part of one, whatever kills the writer.
+    A reader sees the old file or the new one, never a part of one, whatever kills the writer. An ``OSError`` names ``final``.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     aside = final.with_name(f".{final.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
     try:
-        yield aside
-        fsync_file(aside)
-        aside.replace(final)
-        fsync_folder(final.parent)
+        with naming(final, instead_of=aside):
+            yield aside
+            fsync_file(aside)
+            aside.replace(final)
+            fsync_folder(final.parent)
     except BaseException:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def naming(path: Path, instead_of: Path | None = None) -> Iterator[None]:
+    """Give ``OSError``s of the block that name no file (a disk without room does not) ``path``, and those that name ``instead_of``."""
+    try:
+        yield
+    except OSError as error:
+        nameless = error.filename is None and error.strerror is not None  # an error in a library's own words keeps them
+        if nameless or (instead_of is not None and str(error.filename) == str(instead_of)):
+            error.filename = str(path)
+        raise
+
+
+def check_writable(*finals: Path) -> None:
+    """Raise the ``OSError`` that writing files of these names, or into folders of these names, would end in, before the work for them.
+
+    Makes nothing: a byte is written to, and taken away from, the folder that is there already.
+    """
+    for final in finals:
+        folder = final.absolute()
+        while not folder.exists():
+            folder = folder.parent
+        if folder.is_file() and folder == final.absolute():
+            folder = folder.parent  # a file is replaced, which asks nothing of itself
+        probe = folder / f".{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
+        with naming(final, instead_of=probe):
+            try:
+                probe.write_bytes(b"0")
+            finally:
+                with suppress(OSError):
+                    probe.unlink(missing_ok=True)
 
 
 def remove_asides(final: Path, older_than_seconds: float = PARTIAL_AGE_SECONDS) -> None:
@@ -74,8 +107,9 @@ def write_first(final: Path, text: str) -> None:
         return
     aside = final.with_name(f".{final.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
     try:
-        aside.write_text(text, encoding="utf-8")
-        fsync_file(aside)
+        with naming(final, instead_of=aside):
+            aside.write_text(text, encoding="utf-8")
+            fsync_file(aside)
         os.link(aside, final)
         fsync_folder(final.parent)
     except FileExistsError:

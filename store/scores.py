@@ -88,8 +88,7 @@ class ScoreTable:
 
     def save(self, path: Path) -> None:
         """Write an ``.npz`` file, whole or not at all: arrays of text, float32 and int64 only, readable without pickle."""
-        if path.suffix != ".npz":
-            raise ScoreError(f"a score table is saved as an .npz file, not {path.name!r}")
+        self.check_name(path)
         texts = {"format": FORMAT, "kind": self.kind, "source": json.dumps(self.source, ensure_ascii=False)}
         arrays = {"ids": np.array(self.ids), "classes": np.array(self.classes), "values": self.values}
         arrays |= {name: np.array(text) for name, text in texts.items()}
@@ -97,6 +96,12 @@ class ScoreTable:
             arrays["labels"] = self.labels
         with atomic_path(path) as aside, aside.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
+
+    @staticmethod
+    def check_name(path: Path) -> None:
+        """``ScoreError`` for a name that ``save`` would refuse, to be known before the work."""
+        if path.suffix != ".npz":
+            raise ScoreError(f"a score table is saved as an .npz file, not {path.name!r}")
 
     @classmethod
     def load(cls, path: Path) -> "ScoreTable":

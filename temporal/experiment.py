@@ -11,7 +11,7 @@ import numpy as np
 
 from store.digest import digest
 from store.errors import ListError, StoreError, TrainingError
-from store.files import safe_name, sha256_file, write_bytes, write_text
+from store.files import check_writable, safe_name, sha256_file, write_bytes, write_text
 from store.run_files import UNCHECKED_RUNS
 from store.scores import ScoreTable
 from temporal.folds import Part, leave_one_group_out, list_part
@@ -181,6 +181,7 @@ def _train(works: list[_Work], stores: Sequence[FeatureSource], spec: RunSpec, r
     from temporal.train import check_device
 
     check_device(running.device)
+    check_writable(*{task.path.parent for work in works for task in work.todo})
     videos = _union([work.videos for work in works])
     sequences = load_sequences(stores, videos, spec.sequence, resolve_levels(stores, spec.sequence), reads=head_info(spec.head.name).reads)
     place = {id_: number for number, id_ in enumerate(sequences.ids)}

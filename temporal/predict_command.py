@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from store.errors import MissingFeaturesError
-from store.files import write_bytes
+from store.files import check_writable, write_bytes
 from store.list_commands import optional_list_options
 from store.run_files import UNCHECKED
 from store.signals import stop_signals
@@ -118,6 +118,7 @@ def predict(
     RUN, weights by their SHA-256 (published ones are downloaded, others given with --weights).
     """
     from store.features import FeatureStore
+    from store.scores import ScoreTable
     from temporal.answers import best_guesses
     from temporal.predict import predict as score
     from temporal.run_dir import Run
@@ -128,6 +129,9 @@ def predict(
     asked = videos if videos is not None else VideoList(tuple(Video(str(file), file) for file in files), ())
     if not len(asked):
         raise click.UsageError("the list has no videos")
+    if output:
+        ScoreTable.check_name(output)
+    check_writable(*(path for path in (output, picture, keep_features) if path))
     opened, failed = Run.open(run), dict[str, tuple[str, str]]()
     with ExitStack() as stack:
         if features:

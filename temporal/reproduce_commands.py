@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from store.errors import SpecError
-from store.files import safe_name
+from store.files import check_writable, safe_name
 from store.list_commands import splits_options, whole_numbers
 from store.options import spec_options
 from store.run_files import UNCHECKED_RUNS
@@ -106,6 +106,7 @@ def reproduce(
     named = {f"split-{number}" if number else "list": videos for number, videos in lists.items()}
     facts = gather(paper, features, levels, scores, next(iter(lists.values())), cross_validate, quick)
     files = score_files(paper, scores, named)
+    check_writable(folder)
     tell_untrained(lists, cross_validate, refit=True)
     with stop_signals("saving the state of the trainings, then stopping") as stopped:
         done = run(paper, Bench(folder, facts, named, plan, overrides, files, context.obj.fuse, stopped))

@@ -6,7 +6,7 @@ from typing import Any, cast
 import click
 
 from store.errors import SpecError
-from store.files import safe_name
+from store.files import check_writable, safe_name
 from store.list_commands import list_options, whole_numbers
 from store.options import merge, resolve, spec_options
 from store.run_files import UNCHECKED_RUNS
@@ -113,6 +113,7 @@ def sweep(
     if head_weights and not any(map(plan.weights_for, settings)):
         raise SpecError("--head-weights is given, but no head of the grid takes pretrained weights (see `actioncache heads`)")
     path = out / safe_name(name, "sweep name")
+    check_writable(path)
     tell_untrained({0: videos}, cross_validate, all(setting.spec.train.refit for setting in settings))
     with stop_signals("saving the state of the trainings, then stopping") as stopped:
         done = run_sweep(settings, axes, videos, path, plan, "loss" if rank_by == "loss" else "accuracy", stopped)

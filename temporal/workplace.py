@@ -22,7 +22,7 @@ from zipfile import BadZipFile
 
 from store.digest import digest
 from store.errors import Interrupted, StoreError
-from store.files import PARTIAL_AGE_SECONDS, PARTIAL_SUFFIX, fsync_file, fsync_folder, try_lock, write_bytes
+from store.files import PARTIAL_AGE_SECONDS, PARTIAL_SUFFIX, fsync_file, fsync_folder, naming, try_lock, write_bytes
 from temporal.checkpoint import Checkpoint, Keeper, read_checkpoint, write_checkpoint
 from temporal.events import EVENTS, Events
 from temporal.projection import Projection
@@ -64,7 +64,8 @@ class Workplace(Keeper):
     def record(self, history: list[dict[str, Any]]) -> None:
         """Append the last epoch to the metrics, so that others can watch; what a killed job wrote beyond its last save goes."""
         new = history[self._recorded :]
-        with (self.path / METRICS).open("a" if self._recorded else "w", encoding="utf-8") as file:
+        path = self.path / METRICS
+        with naming(path), path.open("a" if self._recorded else "w", encoding="utf-8") as file:
             file.write("".join(json.dumps(record) + "\n" for record in new))
         if self.events:
             self.events.add(history, len(history) - 1 if self._recorded else 0)
