@@ -1,19 +1,27 @@
-"""Where settings are trained: processes of this machine, or the workers of a Dask or Ray cluster, all through joblib. No torch."""
+"""Where settings are trained: processes of this machine or the workers of a Dask cluster, through joblib, or those of a Ray cluster.
+
+Ray is used directly: joblib's backend for it gives no result before all are there, wants all workers at once, and hides GPUs. No torch.
+"""
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import signal
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 from store.errors import SpecError
 
 Backend = Literal["loky", "dask", "ray"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
+RAY_TASKS = 1000  # given to Ray at once: each takes its list of videos along
 WORKERS_SECONDS = 120  # that a Dask cluster may take until its first worker is there: a batch job starts both at once, from a slow disk
 
 
 @contextlib.contextmanager
-def cluster(backend: Backend, scheduler: str) -> Iterator[None]:
+def cluster(backend: Literal["loky", "dask"], scheduler: str) -> Iterator[None]:
     """joblib uses ``backend`` inside; SpecError where its package or its scheduler is not there."""
     from joblib import parallel_config
 
@@ -21,14 +29,39 @@ def cluster(backend: Backend, scheduler: str) -> Iterator[None]:
         with parallel_config(backend="loky", inner_max_num_threads=1):
             yield
         return
-    if backend == "ray":
-        with _connect_ray(scheduler), parallel_config(backend="ray"):
-            yield
-        return
     with _connect_dask(scheduler) as client:
         _wait_for_workers(client, scheduler)
         with parallel_config(backend="dask"):
             yield
+
+
+def in_ray(
+    address: str, jobs: int, gpus: int, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]
+) -> Iterator[tuple[int, Any, str]]:
+    """Call ``function`` on a Ray cluster, at most ``jobs`` at once, each on one processor and ``gpus``; no ``address``: this machine.
+
+    Yields (position in ``calls``, result, "") as they end, or (position, None, why) of a call whose worker was killed twice.
+    """
+    with _connect_ray(address):
+        import ray
+
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(function)
+        waiting = deque(enumerate(calls))
+        under_way: dict[Any, int] = {}
+        while waiting or under_way:
+            while waiting and len(under_way) < min(jobs, RAY_TASKS):
+                position, arguments = waiting.popleft()
+                under_way[task.remote(*arguments)] = position
+            (ended,), _ = ray.wait(list(under_way), num_returns=1)
+            position = under_way.pop(ended)
+            try:
+                result = ray.get(ended)
+            except ray.exceptions.RayTaskError:  # what ``function`` raised
+                raise
+            except ray.exceptions.RayError as error:
+                yield position, None, f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            else:
+                yield position, result, ""
 
 
 def _wait_for_workers(client: Any, address: str) -> None:
@@ -57,11 +90,22 @@ def _connect_dask(address: str) -> Any:
 def _connect_ray(address: str) -> Any:
     try:
         import ray
-        from ray.util.joblib import register_ray
     except ImportError:
         raise SpecError("backend ray needs the package ray; install it with: pip install 'actioncache[ray]'") from None
-    register_ray()
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     try:
-        return ray.init(address=address or None, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-    except (ConnectionError, ValueError) as error:
+        _answers(address)
+        connection = ray.init(address=address or None, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        for number, handler in handlers.items():  # Ray's own would end the process at SIGTERM, with the trainings' state unsaved
+            if callable(handler) and threading.current_thread() is threading.main_thread():
+                signal.signal(number, handler)
+        return connection
+    except (OSError, ValueError, RuntimeError) as error:
         raise SpecError(f"no Ray cluster answers at {address}: {error}; start one with `ray start --head`") from None
+
+
+def _answers(address: str) -> None:
+    """``OSError`` where nothing listens at HOST:PORT; Ray itself tries for many minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=20).close()

@@ -21,7 +21,7 @@ from store.digest import digest, to_plain
 from store.errors import Interrupted, PipelineError
 from store.files import sha256_file
 from store.progress import Progress
-from temporal.cluster import Backend, cluster
+from temporal.cluster import Backend, cluster, in_ray
 from temporal.grid import Setting
 from temporal.params import head_info
 
@@ -187,6 +187,11 @@ def _one_by_one(todo: Sequence[int], works: Sequence[Work], plan: Plan, stop_fil
 
 
 def _in_parallel(todo: Sequence[int], works: Sequence[Work], plan: Plan, jobs: int, stop_file: Path) -> Iterator[Numbered]:
+    if plan.backend == "ray":
+        calls = [(index, works[index], plan, stop_file) for index in todo]
+        for position, result, lost in in_ray(plan.scheduler, jobs, int(plan.device.startswith("cuda")), _numbered, calls):
+            yield (todo[position], Trained(failure=f"its worker on the Ray cluster was lost, twice: {lost}")) if lost else result
+        return
     from joblib import Parallel, delayed
 
     with cluster(plan.backend, plan.scheduler):

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import re
+import signal
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -199,6 +202,35 @@ def test_a_dask_cluster_gives_the_same_table(run_sweep, tmp_path: Path) -> None:
     assert shown.stdout == alone.stdout
     tables = [(tmp_path / "sweeps" / name / "sweep.md").read_text().replace(name, "") for name in ("alone", "cluster")]
     assert tables[0] == tables[1]
+
+
+def divmod_of(number: int, by: int) -> tuple[int, int]:
+    return divmod(number, by)
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_gives_the_same_table_and_leaves_signals_alone(run_sweep, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    alone = run_sweep(*GRID, *FAST, name="alone")
+    told: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    try:
+        results = clusters.in_ray("", 2, 0, divmod_of, [(7, 2), (9, 4)])
+        first = next(results)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert sorted([first, *results]) == [(0, (3, 1), ""), (1, (2, 1), "")]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert told == [signal.SIGTERM]
+    assert run_sweep(*GRID, *FAST[:-2], "--backend", "ray", name="cluster").stdout == alone.stdout
+
+
+def test_a_ray_cluster_that_does_not_answer_is_named(run_sweep) -> None:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        with pytest.raises(SpecError, match=r"no Ray cluster answers at 127\.0\.0\.1:\d+: .*refused"):
+            run_sweep(*GRID, *FAST, "--backend", "ray", "--scheduler", f"127.0.0.1:{nobody.getsockname()[1]}")
 
 
 def test_a_cluster_that_does_not_answer_is_named(run_sweep) -> None:
