@@ -15,6 +15,7 @@ from store.errors import TrainingError
 from temporal.batches import Batch, Samples
 from temporal.checkpoint import Checkpoint, Keeper
 from temporal.numerics import full_float32
+from temporal.optimizers import make_optimizer
 from temporal.recurrence import widened
 from temporal.schedule import learning_rate
 from temporal.spec import TrainSpec
@@ -104,7 +105,7 @@ class Training:
         for batch in self.data.in_order(order[self.batch * size :], size):
             if keeper.due():
                 keeper.save(self.phase, self.checkpoint())
-            set_rate(self.optimizer, learning_rate(spec, (self.epoch - 1) * steps + self.batch, steps))
+            self.optimizer.rate = learning_rate(spec, (self.epoch - 1) * steps + self.batch, steps)
             yield Step(self, batch)
             self.batch += 1
         loss, hits = (self.totals / len(order)).tolist()
@@ -120,7 +121,7 @@ class Training:
 
     def step(self, batch: Batch) -> None:
         """One update; nothing here waits for the device."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.forget_gradients()
         with arithmetic(self.spec, batch.x.device):
             scores = self.head(batch.x, batch.lengths)
         loss = functional.cross_entropy(widened(scores), batch.labels, label_smoothing=self.spec.label_smoothing)
@@ -150,8 +151,8 @@ class Training:
             tensors["generator.cuda"] = torch.cuda.get_rng_state(self.totals.device)
         tensors |= {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in (self.best_state or {}).items()}
-        for number, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items() if isinstance(value, Tensor)}
+        for number, state in self.optimizer.states.items():
+            tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
         facts = {"epoch": self.epoch, "batch": self.batch, "drawn_from": self.drawn_from, "history": self.history}
         facts |= {"best_loss": self.best_loss if self.best_state else None, "best_epoch": self.best_epoch}
         return Checkpoint(tensors, facts)
@@ -168,21 +169,9 @@ class Training:
         for name, tensor in left.part("optimizer").items():
             number, _, key = name.partition(".")
             states.setdefault(int(number), {})[key] = tensor
-        self.optimizer.load_state_dict({"state": states, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.optimizer.load(states)
         self.totals.copy_(left.tensors["totals"])
         set_generators(left, self.totals.device)
-
-
-def make_optimizer(head: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
-    """The update rule, in its form that updates all weights in one call; ``set_rate`` sets the rate of each step."""
-    parameters, rate, decay = head.parameters(), spec.learning_rate, spec.weight_decay
-    if spec.optimizer == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=rate, weight_decay=decay, foreach=True)
-    if spec.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=True)
-    if spec.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
-    return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9, fused=True)
 
 
 def set_generators(left: Checkpoint, device: torch.device) -> None:
@@ -197,12 +186,6 @@ def set_generators(left: Checkpoint, device: torch.device) -> None:
             f"a training that was saved on {places[0]} goes on on {places[1]}: dropout and sums differ from there, and so may the result",
             stacklevel=2,
         )
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Let the next step have this size."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
 
 
 def arithmetic(spec: TrainSpec, device: torch.device) -> AbstractContextManager[Any]:
