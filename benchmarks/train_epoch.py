@@ -17,6 +17,7 @@ from temporal.batches import Batch, Samples, padded
 from temporal.checkpoint import Keeper
 from temporal.epochs import Training, one_by_one
 from temporal.heads import Pooling, build_head
+from temporal.optimizers import Optimizer
 from temporal.projection import Projection
 from temporal.sequences import Sequences
 from temporal.spec import HeadSpec, RunSpec, SequenceSpec, TrainSpec
@@ -40,10 +41,10 @@ def sequences() -> Sequences:
     return Sequences(ids, rows, starts, counts, random.integers(0, CLASSES, VIDEOS), ids)
 
 
-def plain_epoch(head: nn.Module, optimizer: torch.optim.Optimizer, batches: list[Batch], spec: TrainSpec) -> None:
+def plain_epoch(head: nn.Module, optimizer: Optimizer, batches: list[Batch], spec: TrainSpec) -> None:
     """Forward, backward and optimizer steps, and nothing else."""
     for batch in batches:
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.forget_gradients()
         functional.cross_entropy(head(batch.x, batch.lengths), batch.labels).backward()
         nn.utils.clip_grad_norm_(head.parameters(), spec.gradient_clip)
         optimizer.step()
