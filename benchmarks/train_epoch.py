@@ -8,7 +8,6 @@ yardstick is the same, whole sequences, and beside it the pooled vectors in plac
 from functools import partial
 
 import numpy as np
-import torch
 from figures import alternate, report
 from torch import nn
 from torch.nn import functional

@@ -281,7 +281,8 @@ def curves_png(histories: "Mapping[str, Sequence[Epoch]]") -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.5))
-    figure.subplots_adjust(left=0.09, right=0.985, bottom=0.145, top=0.965, wspace=0.22)  # a solver of layouts takes twice as long as drawing
+    # not by a solver of layouts, which takes twice as long as drawing
+    figure.subplots_adjust(left=0.09, right=0.985, bottom=0.145, top=0.965, wspace=0.22)
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for name, history in histories.items():
             records = [record for record in history if record["phase"] == "fit"]
