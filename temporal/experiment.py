@@ -177,6 +177,7 @@ def _train(works: list[_Work], stores: Sequence[FeatureSource], spec: RunSpec, r
     works = [work for work in works if work.todo]
     if not works:
         return
+    from temporal.before import check_before
     from temporal.parallel import Job, train_all
     from temporal.train import check_device
 
@@ -189,6 +190,7 @@ def _train(works: list[_Work], stores: Sequence[FeatureSource], spec: RunSpec, r
     for work in works:
         own = sequences if len(works) == 1 else sequences.subset([place[video.id] for video in work.videos])
         found += [Job(task, own, work.source) for task in work.todo]
+    check_before(found[0], running.device)  # the others differ in seed and part
     train_all(found, running, jobs, alone)
 
 

@@ -74,7 +74,7 @@ def fit_projection(rows: np.ndarray, spec: SequenceSpec, seed: int = 0) -> Proje
     if spec.projection == "none" and not spec.znorm:
         return Projection()
     if spec.projection == "pca":
-        _check_width(rows.shape, spec.width)
+        check_width(rows.shape, spec.width)
     mean, deviation = moments(rows)
     scale = np.where(deviation > 0, deviation, np.float32(1)) if spec.znorm else None
     if spec.projection == "none":
@@ -120,7 +120,8 @@ def _float32(rows: np.ndarray) -> np.ndarray:
     return torch.from_numpy(np.ascontiguousarray(rows)).float().numpy()
 
 
-def _check_width(shape: tuple[int, ...], width: int) -> None:
+def check_width(shape: tuple[int, ...], width: int) -> None:
+    """TrainingError where PCA of training rows of ``shape`` [R, D] cannot give ``width`` components."""
     if width > min(shape):
         raise TrainingError(
             f"PCA to width {width} needs at least as many training clips and features; here are {shape[0]} clips of width {shape[1]}, so "

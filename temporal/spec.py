@@ -11,6 +11,7 @@ from temporal.params import Value, head_help, head_info, params_help
 
 FORMAT = 2  # raised when the meaning of a spec changes, so that old and new runs never mix
 LARGEST_COUNT = 10**6  # of epochs, of videos in a batch
+MOST_LAYERS = 1000  # more would fill the memory with modules before anything could count their weights
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class HeadSpec(Checked):
         demand(info.weights or not self.weights, f"head {self.name} takes no pretrained weights; leave --head-weights out")
         for name in ("hidden", "layers"):
             demand(getattr(self, name) >= 1, f"head.{name} is {getattr(self, name)}; it must be at least 1")
+        demand(self.layers <= MOST_LAYERS, f"head.layers is {self.layers}; it must be at most {MOST_LAYERS}")
         demand(0 <= self.dropout < 1, f"head.dropout is {self.dropout}; it must be at least 0 and below 1")
 
 

@@ -109,7 +109,7 @@ def _train(
 
     _go_on(task, running)
     spec, part, num_classes, device, on_epoch = task.spec, task.part, len(source.classes), running.device, running.on_epoch
-    training, validation = _cut(sequences, part, spec)
+    training, validation = cut(sequences, part, spec)
     fitted = yield from fit_in_steps(training, validation, spec, num_classes, device, on_epoch, "fit", task.weights, place)
     origin = {"run": task.path.name, "run_digest": digest(identity), "features": source.features, "part": part.name}
     tables, trained_on = {}, training.ids
@@ -154,7 +154,7 @@ def _input_width(components: np.ndarray | None, width: int) -> int:
     return width if components is None else len(components)
 
 
-def _cut(sequences: Sequences, part: Part, spec: RunSpec) -> tuple[Sequences, Sequences | None]:
+def cut(sequences: Sequences, part: Part, spec: RunSpec) -> tuple[Sequences, Sequences | None]:
     """Training and validation part: the list's own, else cut from the training videos in whole groups, else none.
 
     Without validation nothing decides, so a refit is the training itself, on the list's validation videos, too.

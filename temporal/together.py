@@ -21,6 +21,7 @@ from temporal.numerics import full_float32
 from temporal.recurrence import Draws, Dropout, RecurrentLayer, widened
 
 T = TypeVar("T")
+APART = "these heads cannot be trained together: they are not recurrent or pooling heads of one shape; leave --together out"
 
 
 def all_together(works: "Sequence[InSteps[T]]", device: str = "cpu", stopped: Callable[[], bool] = lambda: True) -> "list[T | None]":
@@ -161,9 +162,7 @@ def _check_alike(steps: Sequence[Step]) -> None:
     """TrainingError for heads that cannot be stacked."""
     shapes = [{name: tuple(weight.shape) for name, weight in step.training.head.named_parameters()} for step in steps]
     if not can_train_together(steps[0].training.head) or any(shape != shapes[0] for shape in shapes):
-        raise TrainingError(
-            "these heads cannot be trained together: they are not recurrent or pooling heads of one shape; leave --together out"
-        )
+        raise TrainingError(APART)
 
 
 @contextmanager

@@ -24,6 +24,14 @@ class Pretrained(Protocol):
 
 
 @runtime_checkable
+class Limited(Protocol):
+    """A head that cannot read sequences of any length."""
+
+    def check_steps(self, steps: int) -> None:
+        """``SpecError`` where a sequence of so many steps is too long."""
+
+
+@runtime_checkable
 class Pooling(Protocol):
     """A head that begins with something no weight changes; its forward takes the result x [B, D'] in the place of x [B, T, D]."""
 

@@ -61,15 +61,19 @@ class TemporalTransformer(nn.Module):
         x = self.norm(x)
         return self.classifier(self.dropout(x[:, 0] if self.cls is not None else mean_over_time(x, lengths)))
 
+    def check_steps(self, steps: int) -> None:
+        """Learned positions are as many as head.params longest says."""
+        if self.positions is not None and steps > len(self.positions):
+            raise SpecError(
+                f"a sequence has {steps} steps, but head.params longest is {len(self.positions)}; raise it, sample fewer steps "
+                "(--sequence.sampling sigma), or take positions=sinusoidal"
+            )
+
     def _positions(self, x: Tensor) -> Tensor:
         """[T, H]; step t of every sequence has the same."""
         if self.positions is None:
             return sinusoids(x.shape[1], self.norm.normalized_shape[0]).to(x)
-        if x.shape[1] > len(self.positions):
-            raise SpecError(
-                f"a sequence has {x.shape[1]} steps, but head.params longest is {len(self.positions)}; raise it, sample fewer steps "
-                "(--sequence.sampling sigma), or take positions=sinusoidal"
-            )
+        self.check_steps(x.shape[1])
         return self.positions[: x.shape[1]]
 
 

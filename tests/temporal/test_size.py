@@ -1,8 +1,11 @@
 """Heads too large for any machine are refused in words, without being allocated."""
 
 import pytest
+from click.testing import CliRunner
 
-from store.errors import TrainingError
+import cli
+from store.errors import SpecError, TrainingError
+from store.videos import write_csv
 from temporal.size import check_size
 from temporal.spec import HeadSpec
 
@@ -17,3 +20,25 @@ def test_absurd_sizes_are_refused_with_the_numbers(head):
         check_size(HeadSpec(name=head, hidden=100_000_000), 1024, 101)
     with pytest.raises(TrainingError, match=r"has \d.*e\+\d+ weights; training them takes [\d,]+ GB, and this machine has [\d,]+"):
         check_size(HeadSpec(name=head, hidden=1_000_000), 1024, 101)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("--head.name transformer --head.hidden 30", "head.hidden is 30, which 4 attention heads cannot share"),
+        ("--head.name transformer --head.hidden 8 --head.params longest=5 --sequence.sampling all", "a sequence has 8 steps, but head"),
+        ("--head.name temporal_conv --head.params kernel=4", "kernel is 4; it must be odd"),
+        ("--head.hidden 100000000", "choose a smaller --head.hidden"),
+        ("--sequence.projection pca --sequence.width 400", "PCA to width 400 needs at least"),
+        ("--head.name temporal_conv --seeds 0,1 --together", "these heads cannot be trained together"),
+        ("--head.layers 3000000", "head.layers is 3000000; it must be at most 1000"),
+    ],
+)
+def test_refused_before_any_progress(settings, words, order_videos, order_store, tmp_path):
+    write_csv(order_videos, tmp_path / "list.csv")
+    command = ["train-head", tmp_path / "list.csv", "--features", order_store.path, "--name", "one", "--out", tmp_path / "runs"]
+    told = CliRunner().invoke(cli.cli, [*map(str, command), *settings.split()])
+    assert isinstance(told.exception, SpecError | TrainingError)
+    assert words in str(told.exception)
+    assert told.stderr == ""
+    assert not (tmp_path / "runs").exists()

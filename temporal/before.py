@@ -1,0 +1,31 @@
+"""Whether a head can be trained at all, on what was loaded and as it was asked for: known before any work, not after some of it."""
+
+import numpy as np
+
+from store.errors import TrainingError
+from temporal.parallel import Job
+from temporal.projection import check_width
+from temporal.sampling import sample_lengths, spread
+from temporal.task import cut
+
+
+def check_before(job: Job, device: str) -> None:
+    """TrainingError or SpecError where the training of ``job`` would end in one: for its videos, projection, head or longest sequence.
+
+    Nothing is allocated and no features are read for it.
+    """
+    from temporal.size import check_head
+    from temporal.together import APART, can_train_together
+    from temporal.train import check_trainable
+
+    task, sequences, spec = job.task, job.sequences, job.task.spec
+    check_trainable(sequences.subset(task.part.train))
+    training, _ = cut(sequences, task.part, spec)
+    width = sequences.width
+    if spec.sequence.projection == "pca":
+        rows = len(np.unique(spread(training.starts, training.counts)))
+        check_width((rows, width), spec.sequence.width)
+        width = spec.sequence.width
+    head = check_head(spec.head, width, len(job.source.classes), int(sample_lengths(sequences.counts, spec.sequence).max()), device)
+    if job.source.together and not can_train_together(head):
+        raise TrainingError(APART)
