@@ -53,6 +53,8 @@ def read_spec_file(path: Path) -> dict[str, Any]:
         raise StoreError(f"{file} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{file} is damaged: {error}; restore it from another copy of the spec") from None
+    if isinstance(content, dict) and {"identity", "result"} <= set(content):
+        raise StoreError(f"{path} is a run, not a feature store; give the folder of a store here (`extract` prints it)")
     if not isinstance(content, dict) or not {"digest", "spec", "format"} <= set(content) or not isinstance(content["spec"], dict):
         raise StoreError(f"{file} is damaged: it has no digest, spec and format")
     if content["format"] != FORMAT:

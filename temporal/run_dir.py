@@ -30,6 +30,7 @@ from store.run_files import DIGESTS, FOLDS, SPEC, check_files, digests_of, recor
 from store.scores import ScoreTable
 from temporal.events import EVENTS
 from temporal.projection import Projection
+from temporal.run_spec import misfit, not_a_run, spec_problem
 from temporal.spec import RunSpec
 from temporal.workplace import METRICS, WORK_FILES, Workplace, tidy
 
@@ -72,13 +73,16 @@ class Run:
         """Open ``path``; StoreError where there is no complete run."""
         file = path / SPEC
         if not file.is_file():
-            inside = f"; open one of its {len(list(path.glob('seed-*')))} seeds" if (path / SUMMARY).is_file() else ""
-            raise StoreError(f"{path} is no run: it has no {SPEC}{inside}")
+            raise StoreError(f"{path} is no run: it has no {SPEC}{_runs_inside(path)}")
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
-            return cls(path, data["identity"], data["result"], recorded_files(data, file))
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{file} is damaged ({error!r}); {train_again(path)}") from None
+        except (ValueError, RecursionError) as error:
+            raise StoreError(f"{file} is damaged ({error}); {train_again(path)}") from None
+        if problem := not_a_run(data):
+            raise StoreError(f"{path} is no run: {problem}")
+        if problem := spec_problem(data):
+            raise StoreError(f"{file} is damaged: {problem}; {train_again(path)}")
+        return cls(path, data["identity"], data["result"], recorded_files(data, file))
 
     def check(self) -> None:
         """StoreError where a file that later commands read is missing or is not what the run wrote, of folds, too."""
@@ -167,7 +171,10 @@ class Run:
         with seeded(0):
             head = build_head(replace(self.spec.head, weights=""), int(self.result["input_width"]), len(self.classes))
         try:
-            head.load_state_dict(load_file(str(self.path / WEIGHTS)))
+            state = load_file(str(self.path / WEIGHTS))
+            if problem := misfit(head, state):
+                raise ValueError(f"the weights do not fit its head {self.spec.head.name}: {problem}")
+            head.load_state_dict(state)
             projection = Projection.from_bytes((self.path / PROJECTION).read_bytes())
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, BadZipFile) as error:
             raise StoreError(f"run {self.path} is incomplete or damaged ({error}); {train_again(self.path)}") from None
@@ -181,6 +188,18 @@ class Run:
     def _check(self, *names: str) -> None:
         if self.digests is not None:
             check_files(self.path, self.digests, names)
+
+
+def _runs_inside(path: Path) -> str:
+    """What may have been meant: runs in the folder."""
+    for kind in ("seed", "split"):
+        if found := sorted(path.glob(f"{kind}-*")):
+            return f"; it is a folder of {len(found)} {kind}s, give one of them, e.g. {found[0]}"
+    if (path / FOLDS).is_dir():
+        return "; it is a cross-validation that is not finished, run its command again"
+    if (path / "sweep.json").is_file():
+        return f"; it is a sweep, give one of its runs, which {path / 'sweep.csv'} names"
+    return ""
 
 
 def existing(path: Path, identity: Mapping[str, Any], force: bool) -> Run | None:
