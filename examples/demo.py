@@ -16,7 +16,7 @@ from make_demo_videos import make_videos
 
 STREAMS = {"rgb": "tiny", "flow": "tiny-flow"}
 HEADS = {"mean": "mean pooling", "gru": "GRU", "res_lstm": "Res-LSTM"}
-SETTINGS = ["--sequence.znorm", "--head.hidden", "64", "--head.layers", "1", "--train.learning-rate", "0.003"]
+SETTINGS = ["--sequence.znorm", "--head.hidden", "64", "--train.learning-rate", "0.003"]
 WEIGHTS = "random:0"
 
 

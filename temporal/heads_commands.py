@@ -33,6 +33,7 @@ def _lines(info: HeadInfo) -> list[str]:
     facts += [("reads", READS[info.reads])] if info.reads != "vectors" else []
     facts += [("scores", info.kind.replace("_", " "))] if info.kind != "scores" else []
     facts += [("weights", "pretrained ones with --head-weights FILE")] if info.weights else []
+    facts += [("layers", f"{info.layers} and more")] if info.layers > 1 else []
     facts += [("param", _param_text(param)) for param in info.params]
     return [f"{info.name:20} {info.text}", *(f"    {name:8} {text}" for name, text in facts)]
 

@@ -8,6 +8,7 @@ first line in words, a line ``Paper: ...`` where there is one. What it may decla
     KIND = "decision_values"             the kind of its scores; "scores" where it says nothing
     FITTED = "solver"                    its module's ``solve`` fits it; "gradient" where it says nothing
     WEIGHTS = True                       takes pretrained weights (--head-weights)
+    LAYERS = {"name": 2}                 least number of layers, also the default, of those heads for which that is not 1
 """
 
 import ast
@@ -85,6 +86,7 @@ class HeadInfo:
     kind: str
     fitted: str
     weights: bool
+    layers: int
 
     def resolve(self, given: Mapping[str, Value]) -> dict[str, Value]:
         """Every setting of this head with the value given or its default; one ``SpecError`` names each that it does not have."""
@@ -120,11 +122,11 @@ def declared_heads() -> dict[str, HeadInfo]:
 def scan(path: Path) -> Iterator[HeadInfo]:
     """The heads that one file registers, from its text alone."""
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    declared: dict[str, Any] = {"PARAMS": (), "READS": "vectors", "KIND": "scores", "FITTED": "gradient", "WEIGHTS": False}
+    declared: dict[str, Any] = {"PARAMS": (), "READS": "vectors", "KIND": "scores", "FITTED": "gradient", "WEIGHTS": False, "LAYERS": {}}
     declared |= {name: _literal(value) for name, value in _assignments(tree) if name in declared}
-    facts = [declared[name] for name in ("PARAMS", "READS", "KIND", "FITTED", "WEIGHTS")]
     for node in tree.body:
         for name in _registered(node):
+            facts = [declared[each] for each in ("PARAMS", "READS", "KIND", "FITTED", "WEIGHTS")] + [declared["LAYERS"].get(name, 1)]
             text, paper = _described(ast.get_docstring(node) or "")  # type: ignore[arg-type]
             yield HeadInfo(name, path.stem, text, paper, *facts)
 

@@ -67,7 +67,7 @@ class HeadSpec(Checked):
     name: str = setting("gru", head_help)
     params: dict[str, Value] = field(default_factory=dict, metadata={"help": params_help})
     hidden: int = setting(128, "hidden units H of each recurrent layer")
-    layers: int = setting(1, "recurrent layers L")
+    layers: int = setting(0, "recurrent layers L; 0: what is usual for the head, 2 for residual stacks and 1 for others")
     output: Literal["last", "mean", "max"] = setting(
         "mean", "recurrent heads: class scores from the last step's memory, or mean or max of all steps' class scores"
     )
@@ -83,9 +83,16 @@ class HeadSpec(Checked):
         info = head_info(self.name)
         object.__setattr__(self, "params", _Params(self.name, info.resolve(self.params)))  # with defaults, so that they are in the digest
         demand(info.weights or not self.weights, f"head {self.name} takes no pretrained weights; leave --head-weights out")
-        for name in ("hidden", "layers"):
-            demand(getattr(self, name) >= 1, f"head.{name} is {getattr(self, name)}; it must be at least 1")
+        demand(self.hidden >= 1, f"head.hidden is {self.hidden}; it must be at least 1")
+        demand(self.layers >= 0, f"head.layers is {self.layers}; it must be at least 1, or 0 (what is usual for the head)")
         demand(self.layers <= MOST_LAYERS, f"head.layers is {self.layers}; it must be at most {MOST_LAYERS}")
+        object.__setattr__(self, "layers", self.layers or info.layers)
+        demand(
+            self.layers >= info.layers,
+            f"head.layers is {self.layers} but head {self.name} needs at least {info.layers}: class scores come from the last "
+            "layer's memory before the residual addition, so the addition of a single layer would change nothing; take the head "
+            f"{self.name.removeprefix('res_')} for one layer",
+        )
         demand(0 <= self.dropout < 1, f"head.dropout is {self.dropout}; it must be at least 0 and below 1")
 
 

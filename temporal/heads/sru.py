@@ -15,6 +15,7 @@ PARAMS = (
     Param("highway_bias", 0.0, "initial bias of the reset gate; below 0 more of the input passes by", low=-20, high=20),
     Param("rescale", False, "scale the input that passes by, so that activations keep their variance through many layers"),
 )
+LAYERS = {"res_sru": 2}
 
 
 @HEADS.register("sru")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from store.errors import UnknownNameError
+from store.errors import SpecError, UnknownNameError
 from temporal.heads import HEADS, build_head
 from temporal.numerics import seeded
 from temporal.params import declared_heads, head_info
@@ -166,3 +166,18 @@ def test_recurrent_outputs_are_the_last_mean_or_largest_class_scores(output):
         per_step = memory[:length, number] @ weight.T + bias
         expected = {"last": per_step[-1], "mean": per_step.mean(0), "max": per_step.max(0)}[output]
         np.testing.assert_allclose(head(x, lengths)[number].detach().numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "plain"), [("res_lstm", "lstm"), ("res_gru", "gru"), ("res_sru", "sru")])
+def test_residual_stacks_have_a_residual_addition(name, plain):
+    """Class scores come from the memory before the last layer's addition, so one layer would be the plain head under another name."""
+    assert HeadSpec(name=name).layers == 2
+    assert HeadSpec(name=plain).layers == 1
+    with seeded(0):
+        head = build_head(HeadSpec(name=name, hidden=8), 8, 3).double().eval()
+    x, lengths = torch.rand(1, 5, 8, dtype=torch.float64), torch.tensor([5])
+    with_addition = head(x, lengths)
+    head.stack.residual = False
+    assert not torch.allclose(head(x, lengths), with_addition)
+    with pytest.raises(SpecError, match=rf"head\.layers is 1 but head {name} needs at least 2: .* take the head {plain} for one layer"):
+        HeadSpec(name=name, layers=1)

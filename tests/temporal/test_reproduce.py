@@ -25,7 +25,7 @@ from temporal.reproduce_files import markdown_text
 
 TEXTS = {"lakhal2018": "lakhal2018_residual_stacked_rnns", "zheng2017": "zheng2017_mrrn"}
 TEXTS |= {"iqbal2017": "iqbal2017_recurrent_residual_networks"}
-SMALL = ["--quick", "--seeds", "0,1", "--jobs", "1", "--train.epochs", "2", "--train.validation", "0.25", "--head.layers", "1"]
+SMALL = ["--quick", "--seeds", "0,1", "--jobs", "1", "--train.epochs", "2", "--train.validation", "0.25"]
 
 
 @pytest.fixture

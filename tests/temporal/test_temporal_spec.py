@@ -25,7 +25,7 @@ def test_a_run_spec_survives_json():
     [
         (lambda: SequenceSpec(steps=0), "sequence.steps is 0"),
         (lambda: SequenceSpec(mid="max"), "mid is 'max'"),
-        (lambda: HeadSpec(layers=0), "head.layers is 0"),
+        (lambda: HeadSpec(layers=-1), "head.layers is -1"),
         (lambda: HeadSpec(dropout=1.0), "head.dropout is 1.0"),
         (lambda: TrainSpec(learning_rate=0), "train.learning_rate is 0"),
         (lambda: TrainSpec(validation=1.0), "train.validation is 1.0"),
