@@ -59,37 +59,6 @@ def guesses_text(guesses: Mapping[str, list[Guess]]) -> str:
     return "\n".join(lines)
 
 
-def guesses_png(guesses: Mapping[str, list[Guess]], strips: Mapping[str, np.ndarray]) -> bytes:
-    """A row a video: its strip of frames (uint8 [H, W, 3], where there is one) and its best classes as bars.
-
-    Blue: the truth; green: the first, and right; red: the first, and wrong; grey: any other, or nobody knows.
-    """
-    from io import BytesIO
-
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 1.9 * len(guesses)), layout="constrained")
-    panels = figure.subplots(len(guesses), 2, squeeze=False, width_ratios=(3, 2))
-    for (picture, bars), (id_, found) in zip(panels, guesses.items(), strict=True):
-        picture.set_axis_off()
-        picture.set_title(id_ if len(id_) <= 70 else f"...{id_[-67:]}", fontsize="small", loc="left", parse_math=False)
-        if id_ in strips:
-            picture.imshow(strips[id_])
-        rows = range(len(found))
-        bars.barh(rows, [guess.value for guess in found], color=[COLOURS[guess.mark] for guess in found])
-        bars.set(ylim=(len(found) - 0.4, -0.6))
-        bars.set_yticks(rows, [guess.name.replace("$", r"\$") for guess in found], fontsize="small")
-        if all(guess.unit == "probability" for guess in found):
-            bars.set(xlim=(0, 1))
-            bars.xaxis.set_major_formatter("{x:.0%}")
-        else:
-            bars.axvline(0, color="black", linewidth=0.8)
-            bars.set(xlabel="decision value")
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
-
-
 def _mark(place: int, at: int, label: int | None) -> str:
     if label is None:
         return ""

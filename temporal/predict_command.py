@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _VIDEO = click.Path(exists=True, path_type=Path)
-_PNG = click.Path(dir_okay=False, path_type=Path)
-PICTURED = 20  # videos in a picture
 STRIP = (5, 112)  # frames of each, and their height in pixels
 
 
@@ -89,8 +87,9 @@ class FromVideos:
 @click.option(
     "--picture",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Picture (.png) to write: frames and best classes of 20 videos.",
+    help="Picture to write (.png, .svg or .pdf): frames and best classes of 20 videos, those first that RUN was not trained on.",
 )
+@click.option("--draw", "drawn", multiple=True, metavar="ID", help="A video for the picture, by its id; repeatable.")
 @missing_option
 @device_option
 @click.pass_context
@@ -109,6 +108,7 @@ def predict(
     top: int | None,
     as_json: bool,
     picture: Path | None,
+    drawn: tuple[str, ...],
     allow_missing: bool,
     device: str,
 ) -> None:
@@ -120,6 +120,7 @@ def predict(
     from store.features import FeatureStore
     from store.scores import ScoreTable
     from temporal.answers import best_guesses
+    from temporal.picture import check_picture
     from temporal.predict import predict as score
     from temporal.run_dir import Run
     from temporal.seen import seen
@@ -131,6 +132,7 @@ def predict(
         raise click.UsageError("the list has no videos")
     if output:
         ScoreTable.check_name(output)
+    check_picture(picture, drawn, asked.ids)
     check_writable(*(path for path in (output, picture, keep_features) if path))
     opened, failed = Run.open(run), dict[str, tuple[str, str]]()
     with ExitStack() as stack:
@@ -147,7 +149,7 @@ def predict(
     if text := _json(guesses, parts) if as_json else _text(guesses, "" if files else _summary(str(output or run), table, parts)):
         click.echo(text)
     if picture:
-        write_bytes(picture, _picture(context.obj, table, asked))
+        click.echo(_drawn(context.obj, table, asked, parts, drawn, picture), err=True)
     if opened.unchecked:
         click.echo(f"note: {run} was {UNCHECKED}", err=True)
     for id_, (stage, reason) in failed.items():
@@ -208,15 +210,19 @@ def _summary(name: str, table: "ScoreTable", parts: "Mapping[str, Seen]") -> str
     return "\n".join(f"{name}: {accuracy_text(*found)}, {IN_WORDS[kind]}" for kind, found in accuracies(table, parts).items())
 
 
-def _picture(stage_one: StageOne | None, table: "ScoreTable", videos: VideoList) -> bytes:
+def _drawn(
+    stage_one: StageOne | None, table: "ScoreTable", videos: VideoList, parts: "Mapping[str, Seen]", asked: Sequence[str], to: Path
+) -> str:
+    """Write the picture; what is in it, in words."""
     from store.errors import DecodeError
-    from temporal.answers import best_guesses, guesses_png
+    from temporal.picture import chosen, picture
 
-    shown = table.rows(table.ids[:PICTURED])
+    ids, which = chosen(table.ids, parts, asked)
     strips = {}
-    for id_ in shown.ids if stage_one else ():
+    for id_ in ids if stage_one else ():
         try:
             strips[id_] = stage_one.strip(videos.by_id(id_).path, *STRIP)  # type: ignore[union-attr]
         except DecodeError:  # its features are there, its file is not
             continue
-    return guesses_png(best_guesses(shown), strips)
+    write_bytes(to, picture(table.rows(ids), parts, strips, STRIP[0], to.suffix))
+    return f"{to} shows {which}"

@@ -11,9 +11,10 @@ from sklearn.svm import LinearSVC
 
 from store.scores import ScoreTable
 from store.videos import write_csv
-from temporal.answers import best_guesses, guesses_png, guesses_text
+from temporal.answers import best_guesses, guesses_text
 from temporal.experiment import train_list
 from temporal.heads.svm import GRID
+from temporal.picture import picture
 from temporal.predict import predict
 from temporal.predict_command import predict as predict_command
 from temporal.run_dir import METRICS, SCORES, WEIGHTS
@@ -123,7 +124,7 @@ def test_predictions_show_decision_values_which_are_no_probabilities(order_store
     assert [guess.value for guess in guesses[first]] == sorted(table.values[0].tolist(), reverse=True)
     assert f"{guesses[first][0].value:+.2f}  {guesses[first][0].name}" in guesses_text(guesses)
     assert "%" not in guesses_text(guesses)
-    assert guesses_png(guesses, {}).startswith(b"\x89PNG")
+    assert picture(table, dict.fromkeys(table.ids, "unseen"), {}, 5).startswith(b"\x89PNG")
     write_csv(order_videos, tmp_path / "list.csv")
     words = [run.path, tmp_path / "list.csv", "--json", "--top", "1", "--features", order_store.path]
     shown = CliRunner().invoke(predict_command, [str(word) for word in words], catch_exceptions=False)
