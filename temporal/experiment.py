@@ -14,10 +14,11 @@ from store.errors import ListError, StoreError, TrainingError
 from store.files import check_writable, safe_name, sha256_file, write_bytes, write_text
 from store.run_files import UNCHECKED_RUNS
 from store.scores import ScoreTable
+from temporal.curves import curves_png
 from temporal.folds import Part, leave_one_group_out, list_part
 from temporal.forced import aside, put_back, remove_aside, take_places
 from temporal.params import head_info
-from temporal.run_dir import CURVES, FOLDS, SCORES, SPEC, SUMMARY, Run, check_replaceable, curves_png, existing, spec_text
+from temporal.run_dir import CURVES, FOLDS, SCORES, SPEC, SUMMARY, Run, check_replaceable, existing, spec_text
 from temporal.sequences import FeatureSource, load_sequences, missing_videos, resolve_levels
 from temporal.spec import RunSpec
 from temporal.task import Running, Source, Task, describe_source, top1
