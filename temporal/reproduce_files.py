@@ -1,7 +1,7 @@
 """The page of a reproduction: self-contained HTML, Markdown and JSON, the paper's number beside ours."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,13 @@ class Section:
         return [*self.table.columns, *(f"paper, {name}" for name in self.datasets), *ours, "± seeds"]
 
 
-def write_reproduction(done: Reproduction, path: Path, command: str) -> list[Path]:
-    """Write index.html, results.md and results.json into ``path``."""
-    texts = {"index.html": html_text(done, command), "results.md": markdown_text(done, command), "results.json": json_text(done, command)}
+def write_reproduction(done: Reproduction, path: Path, command: str, lists: Mapping[str, Any] | None = None) -> list[Path]:
+    """Write index.html, results.md and results.json into ``path``; ``lists``: what to record of each list, by split."""
+    texts = {
+        "index.html": html_text(done, command),
+        "results.md": markdown_text(done, command),
+        "results.json": json_text(done, command, lists or {}),
+    }
     for name, text in texts.items():
         write_text(path / name, text)
     return [path / name for name in texts]
@@ -144,14 +148,14 @@ def html_text(done: Reproduction, command: str) -> str:
     return page.render(**shown, style=style, command=command)
 
 
-def json_text(done: Reproduction, command: str) -> str:
+def json_text(done: Reproduction, command: str, lists: Mapping[str, Any]) -> str:
     """Everything, for programs."""
     tables = [
         {"where": table.where, "title": table.title, "said": table.said, "lines": [_line_data(table, each) for each in lines]}
         for table, lines in done.tables
     ]
     head = {"paper": done.paper.name, "title": done.paper.title, "command": command, "quick": done.quick, "seeds": done.plan.seeds}
-    data = {**head, "splits": done.splits, "features": done.features, "cautions": cautions(done), "tables": tables}
+    data = {**head, "splits": done.splits, "lists": lists, "features": done.features, "cautions": cautions(done), "tables": tables}
     return json.dumps(to_plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
