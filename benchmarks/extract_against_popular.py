@@ -4,7 +4,7 @@ The popular way, after video_features and its like: OpenCV decodes in line, Pill
 crops of one frame (one clip's stack) at a time go through the network in float32, and each video becomes one .npy file. It decodes the
 frames that it needs only, as the preset does; many extractors run over all of them. C3D's poolings are ``max_pool3d`` there, as in the
 PyTorch conversions that are in use. It runs in a process of its own, as it does where people use it: the extraction
-sets the memory allocator of its process for large blocks (``extract.device.keep_memory``), from which it would gain as well.
+sets the memory allocator of its process for large blocks (``store.memory.keep_memory``), from which it would gain as well.
 
 How near the preset comes to what the processor can do at all is told as its rate of multiplications, everything else included, against that
 of a large bf16 matrix product in the same run.

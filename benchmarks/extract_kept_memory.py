@@ -11,8 +11,8 @@ from statistics import median
 import torch
 from figures import report
 
-from extract.device import keep_memory
 from extract.prepare import prepare_spec
+from store.memory import keep_memory
 
 ROUNDS, PASSES = 3, 12
 PRESETS = ("mobilenet-rgb-tencrop", "resnet34-tencrop", "c3d")

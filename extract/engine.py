@@ -8,7 +8,7 @@ from typing import Any
 
 from extract.backbones import Backbone
 from extract.decode import DecodeJob, Refused, Stream, decode_clips
-from extract.device import keep_memory, resolve_device
+from extract.device import resolve_device
 from extract.flow import weights_for
 from extract.flow_device import FlowQueue, FlowVideo, device_flow
 from extract.network import Network
@@ -21,6 +21,7 @@ from extract.video_features import VideoFeatures
 from extract.worker import StageError
 from store.claims import Claims
 from store.errors import FeatureError, PipelineError
+from store.memory import keep_memory
 from store.progress import Progress
 from store.videos import Video
 

@@ -133,8 +133,7 @@ class Training:
         if self.spec.gradient_clip:
             nn.utils.clip_grad_norm_(self.head.parameters(), self.spec.gradient_clip)
         self.optimizer.step()
-        self.totals[0] += loss
-        self.totals[1] += hits
+        self.totals += torch.stack([loss, hits])
 
     def _validate(self, evaluate: Evaluate) -> dict[str, float]:
         found = evaluate(self.head)

@@ -16,8 +16,10 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 
 from store.errors import Interrupted, TrainingError
+from store.memory import keep_memory
 from temporal.epochs import InSteps, Step, arithmetic
 from temporal.numerics import full_float32
+from temporal.optimizers import step_all
 from temporal.recurrence import Draws, Dropout, RecurrentLayer, widened
 
 T = TypeVar("T")
@@ -31,6 +33,8 @@ def all_together(works: "Sequence[InSteps[T]]", device: str = "cpu", stopped: Ca
     A work that raises ``Interrupted`` once ``stopped()`` gives None, and the others go on until they do. Any other error ends all.
     """
     seats = [_Seat(work, device, stopped) for work in works]
+    if device == "cpu":
+        keep_memory()  # a step's tensors are S times as large as alone, and pages anew for each took a tenth of the time
     program: _Program | None = None
     with _outside(device), full_float32():
         try:
@@ -119,16 +123,28 @@ class _Program:
             scores = widened(vmap(self._scores, randomness="different")(self.weights, x, lengths))
         losses = functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=spec.label_smoothing)
         sums = (losses.view_as(labels) * real).sum(1)
-        gradients = torch.autograd.grad((sums / real.sum(1)).sum(), list(self.weights.values()))
+        slopes = torch.autograd.grad((sums / real.sum(1)).sum(), list(self.weights.values()))
         hits = ((scores.detach().argmax(2) == labels) & real).sum(1)
+        gradients = [slope.contiguous() for slope in slopes]  # fused optimizers go by the order in memory
+        if spec.gradient_clip:
+            _clip(gradients, spec.gradient_clip)
         for name, gradient in zip(self.weights, gradients, strict=True):
-            for parameters, own in zip(self.owned, gradient.contiguous(), strict=True):  # fused optimizers go by the order in memory
+            for parameters, own in zip(self.owned, gradient.unbind(), strict=True):
                 parameters[name].grad = own
-        for step, loss, correct in zip(steps, sums.detach(), hits, strict=True):
-            step.training.update(loss, correct)
+        step_all([step.training.optimizer for step in steps])
+        for step, found in zip(steps, torch.stack([sums.detach(), hits], dim=1), strict=True):
+            step.training.totals += found
 
     def _scores(self, weights: dict[str, Tensor], x: Tensor, lengths: Tensor) -> Tensor:
         return functional_call(self.template, weights, (x, lengths))
+
+
+def _clip(gradients: Sequence[Tensor], largest: float) -> None:
+    """``nn.utils.clip_grad_norm_`` of every seed's own gradient; ``gradients`` [S, ...] of each weight, changed in place."""
+    norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
+    shares = (largest / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(shares.view(-1, *(1,) * (gradient.dim() - 1)))
 
 
 def _template(head: nn.Module) -> nn.Module:
@@ -146,7 +162,10 @@ def _stacked(steps: Sequence[Step]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     lengths, labels = ([getattr(batch, name) for batch in batches] for name in ("lengths", "labels"))
     if len({batch.x.shape for batch in batches}) == 1:
         real = torch.ones(len(batches), len(labels[0]), dtype=torch.bool, device=labels[0].device)
-        return torch.stack([batch.x for batch in batches]), torch.stack(lengths), torch.stack(labels), real
+        every = [batch.x for batch in batches]
+        timed = every[0].dim() > 2  # in memory then as recurrences read it, time first
+        x = torch.stack([one.transpose(0, 1) for one in every]).transpose(1, 2) if timed else torch.stack(every)
+        return x, torch.stack(lengths), torch.stack(labels), real
     count, longest = (max(batch.x.shape[axis] for batch in batches) for axis in (0, 1))
     x = batches[0].x.new_zeros(len(batches), count, longest, *batches[0].x.shape[2:])
     padded = [lengths[0].new_ones(len(batches), count), labels[0].new_zeros(len(batches), count)]

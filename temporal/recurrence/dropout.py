@@ -52,18 +52,29 @@ class _Mask(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, p: float, draws: Draws | None) -> tuple[Tensor, int]:
         assert draws is not None, "seeds that train together need a generator each"
         x = x.movedim(in_dims[0], 0)
+        sizes = [(*size, x.shape[-1])[-(x.dim() - 1) :] for size in draws.sizes]
+        if all(size == x.shape[1:] for size in sizes):  # no padding: what is made of the numbers drawn is made of all at once
+            count = math.prod(sizes[0])
+            drawn = torch.stack([_draw(count, x.device, generator) for generator in draws.generators])
+            return _kept(drawn, x.shape, p, x.dtype), 0
         masks = torch.zeros_like(x, memory_format=torch.contiguous_format)
-        for mask, generator, size in zip(masks, draws.generators, draws.sizes, strict=True):
-            own = (*size, mask.shape[-1])[-mask.dim() :]
-            part = mask[..., : size[1], :] if mask.dim() == 2 else mask[: size[0], : size[1]]
-            part.copy_(_mask(x, own, p, generator))
+        for mask, generator, size in zip(masks, draws.generators, sizes, strict=True):
+            part = mask[tuple(slice(length) for length in size)]
+            part.copy_(_mask(x, size, p, generator))
         return masks, 0
 
 
 def _mask(like: Tensor, shape: tuple[int, ...], p: float, generator: torch.Generator | None) -> Tensor:
-    """Four numbers a drawn one, of 16 bits each: drawing is what takes the time. So p counts to the nearest of 65,536 steps."""
+    return _kept(_draw(math.prod(shape), like.device, generator).unsqueeze(0), shape, p, like.dtype)
+
+
+def _draw(count: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """``count`` numbers or a few more, int64 [(count + 3) / 4] of four each, of 16 bits: drawing is what takes the time."""
+    return torch.empty((count + 3) // 4, dtype=torch.int64, device=device).random_(-(2**63), None, generator=generator)
+
+
+def _kept(drawn: Tensor, shape: tuple[int, ...], p: float, dtype: torch.dtype) -> Tensor:
+    """The mask of ``shape`` from the numbers of S seeds, int64 [S, N]. So p counts to the nearest of 65,536 steps."""
     dropped = min(round(p * LEVELS), LEVELS - 1)
-    count = math.prod(shape)
-    drawn = torch.empty((count + 3) // 4, dtype=torch.int64, device=like.device).random_(-(2**63), None, generator=generator)
-    kept = drawn.view(torch.int16)[:count].view(shape) >= dropped - LEVELS // 2
-    return kept.to(like.dtype).mul_(LEVELS / (LEVELS - dropped))
+    numbers = drawn.view(torch.int16)[:, : math.prod(shape) // len(drawn)]
+    return (numbers >= dropped - LEVELS // 2).view(shape).to(dtype).mul_(LEVELS / (LEVELS - dropped))

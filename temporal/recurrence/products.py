@@ -1,6 +1,6 @@
 """Matrix products of a whole layer, for S seeds at once; what number type they are computed in.
 
-Large float32 products of one seed go through oneDNN, which torch.mm does not use for them: some 10 % less time for those of all steps and
+Large float32 products of a seed go through oneDNN, which torch.mm does not use for them: some 10 % less time for those of all steps and
 40 % for the product of every step, whose weights are packed once (Res-LSTM of 1,024 units, AMD EPYC with AVX-512).
 """
 
@@ -31,8 +31,10 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 
 def through(x: Tensor, weight: Tensor) -> Tensor:
     """``product`` of the inputs of all steps, or their gradient, with a layer's weights [S, D, K]."""
-    if len(x) == 1 and x.numel() * weight.shape[2] >= LARGE_PRODUCT and (linear := _onednn(x)):
-        return linear(x[0], weight[0].t()).unsqueeze(0)
+    if x[0].numel() * weight.shape[2] >= LARGE_PRODUCT and (linear := _onednn(x)):
+        if len(x) == 1:
+            return linear(x[0], weight[0].t()).unsqueeze(0)
+        return torch.stack([linear(own, matrix.t()) for own, matrix in zip(x, weight, strict=True)])
     return product(x, weight)
 
 

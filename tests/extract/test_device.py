@@ -1,13 +1,12 @@
 """What a device does while this process goes on, played by events that are told when they are over; no GPU is needed."""
 
 from collections.abc import Mapping
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from extract.device import KEPT_BYTES, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, OLD_MOST_BYTES, Device, Download, keep_memory
+from extract.device import Device, Download
 from extract.network import PASSES_UNDER_WAY, Network, Unit
 from extract.prepare import prepare_spec
 
@@ -86,18 +85,3 @@ def test_passes_wait_for_the_device_no_longer_than_they_must(monkeypatch: pytest
     assert sorted(receiver.got) == list(range(8))
     expected = Network(backbone, spec, CPU, 2).features(torch.stack([frames + 6, frames + 7]))["block3"]
     assert np.array_equal(np.stack([receiver.got[6], receiver.got[7]]), expected.numpy())
-
-
-@pytest.mark.parametrize("most", [KEPT_BYTES, OLD_MOST_BYTES])
-def test_an_older_c_library_keeps_as_much_as_it_takes(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = {}
-
-    def mallopt(parameter: int, value: int) -> int:
-        if parameter == M_MMAP_THRESHOLD and value > most:
-            return 0
-        kept[parameter] = value
-        return 1
-
-    monkeypatch.setattr("extract.device.ctypes.CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
-    keep_memory()
-    assert kept == {M_MMAP_THRESHOLD: most, M_TRIM_THRESHOLD: KEPT_BYTES}

@@ -170,3 +170,11 @@ def test_residual_stack_brings_another_width_to_h_by_a_learned_map():
         below = memory + below
     np.testing.assert_allclose(stack(x).detach().numpy(), memory, atol=1e-12)
     assert isinstance(RecurrentStack("lstm", 5, 5, layers=2, residual=True).widen, nn.Identity)
+
+
+def test_large_products_of_several_seeds_are_each_seeds_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "LARGE_PRODUCT", 1)
+    generator = np.random.default_rng(0)
+    x, weight = (generator.standard_normal(shape).astype(np.float32) for shape in ((3, 5, 2, 7), (3, 4, 7)))
+    found = products.input_products(torch.from_numpy(x), torch.from_numpy(weight))
+    np.testing.assert_allclose(found.numpy(), np.einsum("stbd,skd->stbk", x, weight), rtol=1e-5, atol=1e-5)

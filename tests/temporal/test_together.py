@@ -38,10 +38,10 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "build_head", lambda *arguments: _Double(build_head(*arguments)))
 
 
-def sequences(videos: int = 37, width: int = 5) -> Sequences:
+def sequences(videos: int = 37, width: int = 5, clips: tuple[int, int] = (2, 10)) -> Sequences:
     """Videos of 2 to 9 clips whose class is the sign of the sum of a feature, in groups of three."""
     generator = np.random.default_rng(0)
-    counts = generator.integers(2, 10, videos)
+    counts = generator.integers(*clips, videos)
     rows = generator.normal(size=(counts.sum(), width)).astype(np.float32)
     starts = np.cumsum(counts) - counts
     labels = np.array([int(rows[start : start + count, 0].sum() > 0) for start, count in zip(starts, counts, strict=True)])
@@ -106,6 +106,17 @@ def test_with_every_optimizer_schedule_and_refit(exact: None, settings: dict[str
     for one, spec in zip(all_together([work(spec, data) for spec in specs]), specs, strict=True):
         assert one is not None
         assert_equal(one, alone(spec, data), 1e-8)
+
+
+@pytest.mark.parametrize("head", ["mean", "gru", "res_sru"])
+def test_batches_that_need_no_padding(exact: None, head: str) -> None:
+    """Without validation parts and with as many clips in every video, all seeds' batches are of one size."""
+    data = sequences(32, clips=(6, 7))
+    specs = [run_spec(head, seed, validation=0.0) for seed in (0, 1, 2)]
+    found = all_together([fit_in_steps(data, None, spec, 2) for spec in specs])
+    for one, spec in zip(found, specs, strict=True):
+        assert one is not None
+        assert_equal(one, train.fit(data, None, spec, 2), 1e-8)
 
 
 def test_float32_stays_near_and_torchs_generators_are_left_alone() -> None:
