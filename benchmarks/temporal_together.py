@@ -45,7 +45,7 @@ def works(data: Sequences, head: str, epochs: int, device: str) -> Iterator[InSt
 
 
 def products(head: str, count: int, width: int, epochs: int, device: str, seeds: int) -> Callable[[], None]:
-    """All matrix products of a layer in so many epochs for all seeds, ``seeds`` of them in one call, by the functions that training uses."""
+    """All matrix products of a layer in so many epochs of all seeds, ``seeds`` in one call, by the functions that training uses."""
     size = TrainSpec().batch_size
     recurrent = head in GATES
     blocks = GATES[head] if recurrent else 3 + (width != HIDDEN)
