@@ -94,7 +94,7 @@ def compare(head: str, count: int, width: int, epochs: int, device: str, bar: fl
         slow, quick, of_one, of_all = alternate(one_after_another, together, alone, batched)
         report(f"matrix products of {title}, batched, {size}", of_one / of_all, "x faster", "the products one after another")
         report(f"{title} together if all but its products took no time, {size}", slow / of_all, "x faster", "one after another")
-        report(f"time of {title} together over that of its batched products, {size}", quick / of_all, "times", "its batched matrix products")
+        report(f"time of {title} together over its batched products, {size}", quick / of_all, "times", "its batched matrix products")
     else:
         slow, quick = alternate(one_after_another, together)
     report(f"{title} together, {size}", slow / quick, "x faster", "one after another", bar)
