@@ -43,11 +43,14 @@ class _FastGRU(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)  # zeros for what is kept would be as large as the gates
         ctx.save_for_backward(*output[:3], *(output[3:] or inputs[:3]))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        if gradients[0] is None:  # nobody asked for that of the memory
+            return (None,) * 6
         memory, gates, kept, x, w_x, w_h = ctx.saved_tensors
         real, hidden = memory.dtype, memory.shape[3]
         # n, r, z of the memory's products, then n of the input's, which r does not scale: each product reads three neighbouring blocks

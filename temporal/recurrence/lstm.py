@@ -42,11 +42,14 @@ class _FastLSTM(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)  # zeros for what is kept would be as large as the gates
         ctx.save_for_backward(*output[:3], *(output[3:] or inputs[:3]))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        if gradients[0] is None:  # nobody asked for that of the memory
+            return (None,) * 6
         memory, gates, cell, x, w_x, w_h = ctx.saved_tensors
         real = memory.dtype
         to_gates, carried = torch.empty_like(gates), gates.new_empty(len(memory), *memory.shape[2:])

@@ -60,7 +60,8 @@ def recurrent_product(right: Tensor, into: Tensor) -> Callable[[Tensor], object]
     if right.numel() >= LARGE_WEIGHT and (linear := _onednn(right)):
         packed = torch.ops.mkldnn._reorder_linear_weight(right[0].t(), into.shape[1])
         return lambda left: into[0].copy_(linear(left[0], packed))
-    return lambda left: torch.mm(left[0], right[0], out=into[0])
+    weight, product_of_one = right[0], into[0]
+    return lambda left: torch.mm(left[0], weight, out=product_of_one)
 
 
 def _onednn(like: Tensor) -> Callable[[Tensor, Tensor], Tensor] | None:

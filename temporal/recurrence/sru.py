@@ -90,11 +90,14 @@ class _FastSRU(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         x, weight, bias, peephole, ctx.squash, ctx.scale, _ = inputs
         ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)  # zeros for what is kept would be as large as the gates
         ctx.save_for_backward(x, bias, peephole, *output[1:3], output[3] if output[3:] else weight)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        if gradients[0] is None:  # nobody asked for that of the output
+            return (None,) * 7
         x, bias, peephole, products, cell, low_weight = ctx.saved_tensors
         x = x.contiguous()
         at_work = _at_work(x, bias, peephole, products, cell, ctx.squash, ctx.scale)
