@@ -8,10 +8,15 @@ that is there already is kept, so it can be interrupted and run again, and ``--t
 
 import argparse
 import json
+import math
+from collections import Counter
 from pathlib import Path
 from statistics import mean, stdev
 
+import numpy as np
 from commands import actioncache
+
+from store.scores import ScoreTable
 
 PATTERN = r"\d+_(?P<group>\d+)_(?P<label>\d)\.avi"
 CLASSES = "0=shake_hands,1=hug,2=kick,3=point,4=punch,5=push"
@@ -102,6 +107,38 @@ def table(out: Path, heads: tuple[str, ...]) -> str:
     return "\n".join(lines)
 
 
+def chosen(out: Path, heads: tuple[str, ...], stream: str, seed: int, target: Path) -> list[str]:
+    """Score each fold by the head of least loss on the fold's own validation part, into ``target``; returns the heads, a fold each."""
+    folders = {head: runs(out, head).get(stream) for head in heads}
+    seeds = {head: folder / f"seed-{seed}" for head, folder in folders.items() if folder and (folder / f"seed-{seed}" / "folds").is_dir()}
+    names = sorted(fold.name for fold in (next(iter(seeds.values())) / "folds").iterdir())
+    best = [min(seeds, key=lambda head: _loss(seeds[head] / "folds" / name)) for name in names]
+    tables = [ScoreTable.load(seeds[head] / "folds" / name / "scores.npz") for head, name in zip(best, names, strict=True)]
+    ids = tuple(id_ for table in tables for id_ in table.ids)
+    values, labels = (np.concatenate([getattr(table, name) for table in tables]) for name in ("values", "labels"))
+    ScoreTable(ids, tables[0].classes, values, tables[0].kind, labels).save(target)
+    return best
+
+
+def _loss(fold: Path) -> float:
+    """The least validation loss of its training; infinite for a head that has none, such as an SVM."""
+    epochs = [json.loads(line) for line in (fold / "metrics.jsonl").read_text().splitlines()]
+    return min((epoch["val_loss"] for epoch in epochs if epoch.get("val_loss") is not None), default=math.inf)
+
+
+def with_chosen_rgb(out: Path, heads: tuple[str, ...]) -> str:
+    """RGB by the head that each fold's validation part prefers, times Res-LSTM's flow: a line with mean, deviation and heads."""
+    flow, picked, files = runs(out, "res_lstm")["flow"], Counter[str](), []
+    for seed in SEEDS:
+        rgb, fused = (out / "scores" / f"{name}-{seed}.npz" for name in ("chosen-rgb", "chosen-product"))
+        picked.update(chosen(out, heads, "rgb", seed, rgb))
+        actioncache("fuse", f"rgb={rgb}", f"flow={flow / f'seed-{seed}' / 'scores.npz'}", "--rule", "product", "-o", fused, show=False)
+        files.append(f"{seed}={fused}")
+    top1 = [100 * row["top1"] for row in json.loads(actioncache("evaluate", *files, "--json", show=False))["tables"]]
+    times = ", ".join(f"{head} {count}" for head, count in picked.most_common())
+    return f"RGB by the head of least validation loss ({times} folds), product with Res-LSTM's flow: {_cell(top1)}"
+
+
 def _cell(values: list[float]) -> str:
     if len(values) < 2:
         return f"{values[0]:.1f}" if values else ""
@@ -124,6 +161,8 @@ def main() -> None:
         for head in heads:
             train(listed, stores, arguments.out, head, arguments.jobs)
     print(table(arguments.out, heads))
+    if runs(arguments.out, "res_lstm").get("flow"):
+        print(f"\n{with_chosen_rgb(arguments.out, heads)}")
 
 
 if __name__ == "__main__":
