@@ -14,7 +14,7 @@ from temporal.recurrence import RecurrentStack
 
 def main() -> None:
     """Print every figure."""
-    for hidden, layers, runs in ((1024, 2, RUNS), (256, 2, RUNS), (512, 2, RUNS), (2048, 2, 3)):
+    for hidden, layers, runs in ((256, 2, 5 * RUNS), (512, 2, RUNS), (1024, 2, RUNS), (2048, 2, 3)):
         ours = training_step(RecurrentStack("lstm", hidden, hidden, layers, residual=True), hidden)
         theirs = training_step(Chain([nn.LSTM(hidden, hidden) for _ in range(layers)]), hidden)
         products = recurrent_products(hidden, hidden, 4, layers, BATCH)
