@@ -99,10 +99,15 @@ def setting_name(setting: Setting, plan: Plan) -> str:
 
 def store_name(path: Path) -> str:
     """Name and digest, as a run's identity has them, however the path was typed; a store that cannot be opened is told when it is read."""
+    return opened_name(path) or str(path.absolute())
+
+
+def opened_name(path: Path) -> str | None:
+    """``store_name`` of a store that can be opened; None for another."""
     try:
         return _opened_name(path.absolute())
     except (PipelineError, OSError):
-        return str(path.absolute())
+        return None
 
 
 @functools.cache

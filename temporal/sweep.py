@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from store.errors import SpecError
 from store.files import safe_name
 from temporal.grid import Axis, Setting
-from temporal.many import Plan, SeedFigures, Trained, Work, setting_name, store_name, train_all
+from temporal.many import Plan, SeedFigures, Trained, Work, opened_name, setting_name, train_all
 from temporal.sweep_before import check_same, list_facts
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ def sweep(
         first = next(i for i, folder in enumerate(folders) if folder in folders[:i])
         twin = settings[folders.index(folders[first])]
         raise SpecError(f"the settings {settings[first].text()!r} and {twin.text()!r} of the grid are the same; leave one of them out")
-    listed, stores = list_facts(videos), tuple(sorted({store_name(store) for setting in settings for store in setting.features}))
+    opened = {opened_name(store) for setting in settings for store in setting.features}  # one that does not open fails its settings
+    listed, stores = list_facts(videos), tuple(sorted(name for name in opened if name))
     check_same(path, listed, stores)
     works = [Work(setting, videos, folder) for setting, folder in zip(settings, folders, strict=True)]
     rows = [Row(work.setting, work.path, done) for work, done in zip(works, train_all(works, plan, "sweep", stopped), strict=True)]

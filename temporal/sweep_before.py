@@ -34,8 +34,12 @@ def check_same(path: Path, videos: dict[str, Any], stores: Sequence[str]) -> Non
     """SpecMismatchError where the sweep in ``path`` is of another list or of other features; its table and runs stay.
 
     More features than before, or fewer, are a larger or smaller grid. A sweep of versions that did not record these is taken for the same.
+    One whose settings all failed has nothing to protect. ``stores``: of those that can be opened, see ``store_name``.
     """
     before = read_before(path)
+    settings = before.get("settings")
+    if isinstance(settings, list) and all(isinstance(row, dict) and row.get("failure") for row in settings):
+        return
     problems = []
     listed = before.get("list")
     if isinstance(listed, dict) and listed.get("digest") != videos["digest"]:
@@ -58,7 +62,8 @@ def lost_figures(path: Path, rows: "Sequence[Row]") -> str:
     It is kept where a setting fails now that it has figures of, or where it has figures and now there are none at all.
     """
     settings = read_before(path).get("settings")
-    good = {Path(str(row.get("run"))).name for row in settings if not row.get("failure")} if isinstance(settings, list) else set()
+    rows_before = [row for row in settings if isinstance(row, dict)] if isinstance(settings, list) else []
+    good = {Path(str(row.get("run"))).name for row in rows_before if not row.get("failure")}
     failed = [row for row in rows if row.trained.failure]
     lost = [row for row in failed if row.path.name in good]
     if lost:

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from cli import Packages
 from store.errors import SpecMismatchError
-from store.videos import write_csv
+from store.videos import VideoList, write_csv
 from temporal.papers import load_paper
 from temporal.reproduce_commands import reproduce
 
@@ -38,6 +38,9 @@ def test_good_results_stay(make_store, order_values, order_videos, tmp_path: Pat
         assert told.exit_code == code, told.output
         return told
 
+    foreign = [replace(video, id=f"other-{video.id}") for video in order_videos]
+    write_csv(VideoList(tuple(foreign), order_videos.classes), tmp_path / "list.csv")
+    assert "0 of 1 lines of 1 tables measured, 1 failed" in run(1).stdout  # which protects nothing
     write_csv(order_videos, tmp_path / "list.csv")
     assert "1 of 1 lines" in run(0).stdout
     folder = tmp_path / "lakhal2018-quick"

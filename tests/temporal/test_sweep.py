@@ -167,6 +167,36 @@ def test_a_good_table_is_not_replaced_by_failures(run_sweep, tmp_path: Path) -> 
     assert _files(tmp_path / "sweeps") == before
 
 
+def test_a_store_that_cannot_be_opened_now_is_named_as_the_cause(run_sweep, order_store, tmp_path: Path) -> None:
+    grid, folder = ["--grid", "head.name=mean", *FAST], tmp_path / "sweeps/s"
+    run_sweep(*grid)
+    before = _files(folder)
+    shown = run_sweep(*grid, features=tmp_path / "nope/rgb", code=1)
+    assert f"{tmp_path / 'nope/rgb'} " in shown.stdout.partition("failed head.name mean: ")[2]
+    assert "stay as they were: it has figures, and now all 1 settings fail" in shown.stderr
+    assert _files(folder) == before
+    run_sweep("--grid", f"features={order_store.path},{tmp_path / 'nope/rgb'}", *grid, features=None, code=1)
+    assert json.loads((folder / "sweep.json").read_text())["stores"] == [many.store_name(order_store.path)]
+
+
+def test_a_first_attempt_that_failed_protects_nothing(run_sweep, order_videos, make_store, order_values, tmp_path: Path) -> None:
+    grid = ["--grid", "head.name=mean", *FAST]
+    write_csv(order_videos.subset([video.id for video in order_videos if video.id != "v22"]), tmp_path / "list.csv")
+    run_sweep(*grid, features=make_store({"other": order_values["v22"]}, "other").path, code=1)
+    write_csv(order_videos, tmp_path / "list.csv")
+    run_sweep(*grid)
+    assert [row["rank"] for row in json.loads((tmp_path / "sweeps/s/sweep.json").read_text())["settings"]] == [1]
+
+
+def test_a_damaged_table_stops_no_sweep(run_sweep, tmp_path: Path) -> None:
+    file = tmp_path / "sweeps/s/sweep.json"
+    run_sweep("--grid", "head.name=mean", *FAST)
+    good = file.read_bytes()
+    file.write_text(json.dumps({"settings": [7, "x", None]}))
+    run_sweep("--grid", "head.name=mean", *FAST)
+    assert file.read_bytes() == good
+
+
 def test_pictures_of_an_earlier_table_do_not_stay(run_sweep, tmp_path: Path) -> None:
     run_sweep("--grid", "head.name=mean", *FAST)
     assert "](sweep.png)" in (tmp_path / "sweeps/s/sweep.md").read_text()
