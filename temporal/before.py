@@ -4,9 +4,22 @@ import numpy as np
 
 from store.errors import TrainingError
 from temporal.parallel import Job
+from temporal.params import head_info
 from temporal.projection import check_width
 from temporal.sampling import sample_lengths, spread
+from temporal.spec import HeadSpec
 from temporal.task import cut
+
+
+def check_layers(spec: HeadSpec) -> None:
+    """TrainingError for a residual stack without a residual connection. Runs of versions that trained such are still read."""
+    least = head_info(spec.name).layers
+    if spec.layers < least:
+        raise TrainingError(
+            f"head.layers is {spec.layers} but head {spec.name} needs at least {least}: class scores come from the last layer's memory "
+            "before the residual addition, so the addition of a single layer would change nothing; take the head "
+            f"{spec.name.removeprefix('res_')} for one layer"
+        )
 
 
 def check_before(job: Job, device: str) -> None:
@@ -19,6 +32,7 @@ def check_before(job: Job, device: str) -> None:
     from temporal.train import check_trainable
 
     task, sequences, spec = job.task, job.sequences, job.task.spec
+    check_layers(spec.head)
     check_trainable(sequences.subset(task.part.train))
     training, _ = cut(sequences, task.part, spec)
     width = sequences.width

@@ -17,6 +17,7 @@ from store.errors import SpecError
 Backend = Literal["loky", "dask", "ray"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
 RAY_TASKS = 1000  # given to Ray at once: each takes its list of videos along
+STOP_SECONDS = 60  # that trainings on Ray may take to save their state once they are to stop
 WORKERS_SECONDS = 120  # that a Dask cluster may take until its first worker is there: a batch job starts both at once, from a slow disk
 
 
@@ -36,28 +37,40 @@ def cluster(backend: Literal["loky", "dask"], scheduler: str) -> Iterator[None]:
 
 
 def in_ray(
-    address: str, jobs: int, gpus: int, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]
+    address: str, jobs: int, gpus: int, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], stopped: Callable[[], bool]
 ) -> Iterator[tuple[int, Any, str]]:
     """Call ``function`` on a Ray cluster, at most ``jobs`` at once, each on one processor and ``gpus``; no ``address``: this machine.
 
-    Yields (position in ``calls``, result, "") as they end, or (position, None, why) of a call whose worker was killed twice.
+    Yields (position in ``calls``, result, "") as they end, or (position, None, why) of a call whose worker was lost. Once ``stopped()``,
+    which calls under way must see for themselves, nothing is begun, and calls that no worker has taken after a while are left.
     """
     with _connect_ray(address):
         import ray
 
+        if gpus and not ray.cluster_resources().get("GPU"):
+            raise SpecError("the Ray cluster has no GPU; add a node that has one, or use --device cpu")
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(function)
         waiting = deque(enumerate(calls))
         under_way: dict[Any, int] = {}
-        while waiting or under_way:
+        silent = 0
+        while (waiting or under_way) and silent < STOP_SECONDS:
+            if stopped():
+                waiting.clear()
             while waiting and len(under_way) < min(jobs, RAY_TASKS):
                 position, arguments = waiting.popleft()
                 under_way[task.remote(*arguments)] = position
-            (ended,), _ = ray.wait(list(under_way), num_returns=1)
+            if not under_way:
+                return
+            done, _ = ray.wait(list(under_way), num_returns=1, timeout=1)
+            silent = 0 if done or not stopped() else silent + 1
+            if not done:
+                continue
+            (ended,) = done
             position = under_way.pop(ended)
             try:
                 result = ray.get(ended)
-            except ray.exceptions.RayTaskError:  # what ``function`` raised
-                raise
+            except ray.exceptions.RayTaskError as error:  # also where a worker has not this package
+                raise SpecError(f"a worker of the Ray cluster cannot train: {str(error).strip().splitlines()[-1]}") from None
             except ray.exceptions.RayError as error:
                 yield position, None, f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
             else:
@@ -101,7 +114,7 @@ def _connect_ray(address: str) -> Any:
                 signal.signal(number, handler)
         return connection
     except (OSError, ValueError, RuntimeError) as error:
-        raise SpecError(f"no Ray cluster answers at {address}: {error}; start one with `ray start --head`") from None
+        raise SpecError(f"no Ray cluster answers at {address or 'this machine'}: {error}; start one with `ray start --head`") from None
 
 
 def _answers(address: str) -> None:

@@ -145,7 +145,8 @@ def predict(
         table = score(opened, stores, asked, device)
     if output:
         table.save(output)
-    guesses, parts = best_guesses(table, (5 if files else 0) if top is None else top), seen(opened, table.ids)
+    guesses = best_guesses(table, (5 if files else 0) if top is None else top)
+    parts: dict[str, Seen] = dict.fromkeys(table.ids, "unknown") if files else seen(opened, table.ids)  # a file's path is no id of a list
     if text := _json(guesses, parts) if as_json else _text(guesses, "" if files else _summary(str(output or run), table, parts)):
         click.echo(text)
     if picture:

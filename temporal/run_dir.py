@@ -1,6 +1,6 @@
 """A run on disk: every file name of it, written complete or not at all.
 
-    <name>/spec.json            identity (settings, features, list, classes, parts), results, versions, SHA-256 of the files below
+    <name>/spec.json            identity (settings, features, list, classes, parts), results, versions, SHA-256 of files below
            weights.safetensors  the head
            projection.npz       Z-norm and PCA of the training features
            videos.json          ids of the videos it was trained on, and of its validation part

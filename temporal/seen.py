@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 Seen = Literal["unseen", "validation", "trained on", "unknown"]
 IN_WORDS: dict[Seen, str] = {
-    "unseen": "videos that the run was not trained on",
+    "unseen": "videos whose ids are not among those that the run was trained on",
     "validation": "videos of its validation part, which chose its epoch",
     "trained on": "videos that the run was trained on: no measure of how it does on new ones",
-    "unknown": "videos of which this run of an earlier version does not tell whether it was trained on them",
+    "unknown": "videos of which the run does not tell whether it was trained on them",
 }
 
 

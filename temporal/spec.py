@@ -87,12 +87,6 @@ class HeadSpec(Checked):
         demand(self.layers >= 0, f"head.layers is {self.layers}; it must be at least 1, or 0 (what is usual for the head)")
         demand(self.layers <= MOST_LAYERS, f"head.layers is {self.layers}; it must be at most {MOST_LAYERS}")
         object.__setattr__(self, "layers", self.layers or info.layers)
-        demand(
-            self.layers >= info.layers,
-            f"head.layers is {self.layers} but head {self.name} needs at least {info.layers}: class scores come from the last "
-            "layer's memory before the residual addition, so the addition of a single layer would change nothing; take the head "
-            f"{self.name.removeprefix('res_')} for one layer",
-        )
         demand(0 <= self.dropout < 1, f"head.dropout is {self.dropout}; it must be at least 0 and below 1")
 
 

@@ -69,6 +69,7 @@ def test_a_video_file_gets_the_scores_of_its_stored_features(videos, features, t
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
     lists = _invoke(run.path, "--video", test[0], "--json", "--top", 1).stdout
     assert json.loads(lists)["top"][0]["class"] == highest
+    assert json.loads(lists)["part"] == "unknown"  # a path is no id of the list that the run was trained on
 
 
 def test_mid_fusion_needs_both_streams_and_makes_them(videos, features, tmp_path):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from store.errors import SpecError, UnknownNameError
+from store.errors import TrainingError, UnknownNameError
+from temporal.before import check_layers
 from temporal.heads import HEADS, build_head
 from temporal.numerics import seeded
 from temporal.params import declared_heads, head_info
@@ -179,5 +180,5 @@ def test_residual_stacks_have_a_residual_addition(name, plain):
     with_addition = head(x, lengths)
     head.stack.residual = False
     assert not torch.allclose(head(x, lengths), with_addition)
-    with pytest.raises(SpecError, match=rf"head\.layers is 1 but head {name} needs at least 2: .* take the head {plain} for one layer"):
-        HeadSpec(name=name, layers=1)
+    with pytest.raises(TrainingError, match=rf"head\.layers is 1 but head {name} needs at least 2: .* take the head {plain} for one layer"):
+        check_layers(HeadSpec(name=name, layers=1))

@@ -245,7 +245,7 @@ def test_a_ray_cluster_gives_the_same_table_and_leaves_signals_alone(run_sweep, 
     told: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     try:
-        results = clusters.in_ray("", 2, 0, divmod_of, [(7, 2), (9, 4)])
+        results = clusters.in_ray("", 2, 0, divmod_of, [(7, 2), (9, 4)], lambda: False)
         first = next(results)
         os.kill(os.getpid(), signal.SIGTERM)
         assert sorted([first, *results]) == [(0, (3, 1), ""), (1, (2, 1), "")]

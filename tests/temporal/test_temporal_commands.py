@@ -44,7 +44,8 @@ def test_train_then_predict(list_file, order_store, tmp_path):
     table = ScoreTable.load(output)
     assert len(table.ids) == 24
     test, chosen = run.scores().ids, run.validation_scores().ids
-    kinds = {"was not trained on": test, "validation part": chosen, "was trained on": set(table.ids) - {*test, *chosen}}
+    learned = set(table.ids) - {*test, *chosen}
+    kinds = {"ids are not among those that the run was trained on": test, "validation part": chosen, "was trained on": learned}
     right = dict(zip(table.ids, table.values.argmax(1) == table.labels, strict=True))
     assert len(predicted.stdout.splitlines()) == 3
     for line, (words, ids) in zip(predicted.stdout.splitlines(), kinds.items(), strict=True):
@@ -57,7 +58,7 @@ def test_predict_knows_what_a_run_was_trained_on(list_file, order_store, tmp_pat
     arguments = [list_file, "--features", order_store.path]
     invoke(train_head, *arguments, "--name", "one", "--out", tmp_path, *FAST, "--train.refit")
     lines = invoke(predict, tmp_path / "one", *arguments).stdout.splitlines()
-    assert "of 8 videos), videos that the run was not trained on" in lines[0]
+    assert "of 8 videos), videos whose ids are not among those that the run was trained on" in lines[0]
     assert "of 16 videos), videos that the run was trained on" in lines[1]
     assert len(lines) == 2
     told = [json.loads(line) for line in invoke(predict, tmp_path / "one", *arguments, "--json").stdout.splitlines()]
