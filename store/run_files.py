@@ -49,13 +49,21 @@ def check_files(folder: Path, files: Mapping[str, str], names: Iterable[str] | N
         path = folder / name
         if name not in files:
             raise StoreError(f"{path} is none of the files that the run {folder} wrote; {train_again(folder)}")
-        if not path.is_file():
-            raise StoreError(f"the run {folder} is incomplete: it has no {name}; {train_again(folder)}")
-        if (found := sha256_file(path)) != files[name]:
-            raise StoreError(
-                f"{path} is not the file that the run wrote: it was damaged, or comes from another run (SHA-256 {found[:12]}..., recorded "
-                f"in {SPEC}: {files[name][:12]}...); {train_again(folder)}"
-            )
+        try:
+            found = sha256_file(path) if path.is_file() else ""
+        except FileNotFoundError:
+            found = ""
+        if found == files[name]:
+            continue
+        if _replaced(folder, files):
+            raise StoreError(f"the run {folder} was replaced or removed while it was read; run the command again")
+        again = train_again(path.parent if name.startswith(f"{FOLDS}/") and path.parent.is_dir() else folder)
+        if not found:
+            raise StoreError(f"the run {folder} is incomplete: it has no {name}; {again}")
+        raise StoreError(
+            f"{path} is not the file that the run wrote: it was damaged, or comes from another run (SHA-256 {found[:12]}..., recorded "
+            f"in {SPEC}: {files[name][:12]}...); {again}"
+        )
 
 
 def check_beside(path: Path) -> None:
@@ -73,10 +81,24 @@ def is_unchecked(path: Path) -> bool:
 
 
 def train_again(folder: Path) -> str:
-    """Advice: how a run in ``folder`` is made anew. A fold's cross-validation is finished until its spec.json goes, too."""
+    """Advice: how a run in ``folder`` is made anew. A fold's cross-validation is finished until its spec.json goes, too.
+
+    Of a cross-validation itself that alone goes: it is joined anew from its folds, each of which took its time.
+    """
+    if (folder / FOLDS).is_dir():
+        return f"remove {folder / SPEC} and run the command that trained it again: it joins the folds anew and trains only those not there"
     whole = folder.parent.parent / SPEC
     also = f" and {whole}" if folder.parent.name == FOLDS and whole.is_file() else ""
     return f"remove {folder}{also} and run the command that trained it again (train-head also replaces it with --force)"
+
+
+def _replaced(folder: Path, files: Mapping[str, str]) -> bool:
+    """Whether the run's spec.json does not speak (any more) of ``files``, which were read from it before."""
+    data = _run_data(folder / SPEC)
+    try:
+        return data is None or recorded_files(data, folder / SPEC) != dict(files)
+    except StoreError:
+        return True
 
 
 def _run_data(file: Path) -> dict[str, Any] | None:

@@ -124,6 +124,41 @@ def test_a_fold_that_was_changed_is_not_called_finished(train, finished):
     assert np.array_equal(train(cross_validate=True).scores().values, whole)
 
 
+def test_a_damaged_cross_validation_keeps_its_good_folds(train):
+    run = train(cross_validate=True)
+    whole, spec, one = run.scores().values, run.path / SPEC, run.path / FOLDS / "fold-01"
+    changes = {  # -> how many of the six folds stay as they are
+        "scores changed": (lambda: change_scores(run.path / SCORES), 6),
+        "scores lost": (lambda: (run.path / SCORES).unlink(), 6),
+        "spec changed": (lambda: spec.write_text(spec.read_text().replace('"ab"', '"xy"')), 6),
+        "spec cut": (lambda: spec.write_text("{"), 6),
+        "a fold lost": (lambda: shutil.rmtree(one), 5),
+        "a fold's spec lost": (lambda: (one / SPEC).unlink(), 5),
+        "a fold's spec changed": (lambda: (one / SPEC).write_text("{}"), 5),
+    }
+    for name, (change, kept) in changes.items():
+        before = {file: file.stat().st_mtime_ns for file in (run.path / FOLDS).glob(f"*/{SPEC}")}
+        change()
+        with pytest.raises(StoreError) as told:
+            train(cross_validate=True)
+        for path in re.search(r"remove (.+) and run the command", str(told.value))[1].split(" and "):  # as it says
+            shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink()
+        assert np.array_equal(train(cross_validate=True).scores().values, whole)
+        assert sum(file.stat().st_mtime_ns == when for file, when in before.items()) == kept, name
+
+
+def test_a_run_that_is_replaced_while_it_is_read_is_not_called_damaged(train):
+    opened = train()
+    other = train("two", seeds=[7])
+    shutil.rmtree(opened.path)
+    with pytest.raises(StoreError, match=r"one was replaced or removed while it was read; run the command again"):
+        opened.history()
+    other.path.rename(opened.path)
+    with pytest.raises(StoreError, match=r"one was replaced or removed while it was read; run the command again"):
+        opened.check()
+    Run.open(opened.path).check()
+
+
 def test_a_fold_of_another_run_is_told(train):
     run, other = train(cross_validate=True), train("two", cross_validate=True, seeds=[7])
     shutil.rmtree(run.path / FOLDS / "fold-01")
