@@ -15,6 +15,7 @@ from fusion.spec import EvaluateSpec, FuseSpec, ReportSpec
 from store.errors import SpecError
 from store.files import check_writable, sha256_file
 from store.options import resolve, spec_options
+from store.run_files import check_output
 
 if TYPE_CHECKING:
     from store.names import NameRules
@@ -57,6 +58,7 @@ def fuse(
     from fusion.report import table_text
     from fusion.results import judge
 
+    check_output(output)
     tables, videos = read_inputs(inputs, labels, fold, resolve(FuseSpec, {"match": settings.get("match", {})}).match)
     if weights is not None:
         settings = settings | {"weights": read_weights(weights, tuple(tables))}

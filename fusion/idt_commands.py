@@ -10,6 +10,7 @@ from fusion.idt.spec import FisherSpec, SvmSpec
 from store.digest import to_plain
 from store.list_commands import list_options
 from store.options import resolve, spec_options
+from store.run_files import check_output
 from store.signals import stop_signals
 from store.videos import VideoList
 
@@ -118,6 +119,7 @@ def score_command(videos: VideoList, folder: Path, features: Path, output: Path,
     """Write the decision values of the videos of LIST, whatever their split, by SVMs trained before."""
     from fusion.idt.train import MACHINES, score_list
 
+    check_output(output)
     table = score_list(videos, folder / MACHINES, features, allow_missing)
     table.save(output)
     click.echo(f"wrote {output}: {len(table)} videos, {len(table.classes)} classes, {table.kind} ({table.source['of']})")

@@ -8,6 +8,7 @@ import click
 from fusion.commands import input_arguments, read_inputs
 from fusion.spec import EvaluateSpec, LearnSpec
 from store.options import resolve, spec_options
+from store.run_files import check_output
 
 if TYPE_CHECKING:
     from fusion.learned import Learned
@@ -35,6 +36,7 @@ def learn_command(
     from store.scores import ScoreTable
 
     spec = resolve(LearnSpec, settings)
+    check_output(output)
     tables, videos = read_inputs(inputs, labels, fold, spec.match)
     groups = None if videos is None else groups_of(videos)
     learned = learn(tables, spec, groups, [name for path in without for name in ScoreTable.load(path).ids])
@@ -65,6 +67,7 @@ def cross_fit_command(
     if labels is None:
         raise click.UsageError("cross-fit needs --list LIST: videos of one group must not judge one another")
     spec = resolve(LearnSpec, settings)
+    check_output(output)
     tables, videos = read_inputs(inputs, labels, fold, spec.match)
     assert videos is not None
     fused = cross_fit(tables, spec, groups_of(videos), folds)

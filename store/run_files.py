@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from store.digest import digest
-from store.errors import StoreError
-from store.files import sha256_file
+from store.errors import SpecError, StoreError
+from store.files import check_writable, sha256_file
 
 SPEC = "spec.json"
+TABLES = ("scores.npz", "validation.npz")  # of any run, which one without digests does not list
 FOLDS = "folds"  # of a cross-validation, a run each
 DIGESTS = "digests"
 UNCHECKED = "made by a version that recorded no digests of a run's files, so nothing tells whether they were damaged or exchanged since"
@@ -72,6 +73,22 @@ def check_beside(path: Path) -> None:
     files = recorded_files(data, path.parent / SPEC) if data else None
     if files and path.name in files:
         check_files(path.parent, files, [path.name])
+
+
+def check_output(*finals: Path) -> None:
+    """Before the work for the files ``finals``: SpecError for one that a run beside it wrote, else what ``check_writable`` raises."""
+    for final in finals:
+        file = final.parent / SPEC
+        data = _run_data(file)
+        if data is None:
+            continue
+        try:
+            files = recorded_files(data, file)
+        except StoreError:
+            files = None
+        if final.name in {SPEC, *(TABLES if files is None else files)}:
+            raise SpecError(f"{final} is not written, for this file belongs to the run {final.parent}; choose another name")
+    check_writable(*finals)
 
 
 def is_unchecked(path: Path) -> bool:

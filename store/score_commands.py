@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from store.options import resolve, spec_options
+from store.run_files import check_output
 from store.score_import import ImportSpec
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def import_command(
     from store.score_import import import_scores
 
     spec = resolve(ImportSpec, settings)
+    check_output(output)
     videos = None if listed is None else read_part(listed, fold, split)
     imported = import_scores(source, spec, videos, None if class_file is None else read_classes(class_file))
     imported.table.save(output)
@@ -69,6 +71,7 @@ def export_command(table: Path, output: Path, name: str, listed: Path | None, fo
     from store.score_formats import SCORE_FORMATS, find_format
     from store.scores import ScoreTable
 
+    check_output(output)
     held = ScoreTable.load(table)
     if listed is not None:
         held = held.rows(read_part(listed, fold, split).ids)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from store.errors import MissingFeaturesError
-from store.files import check_writable, write_bytes
+from store.files import write_bytes
 from store.list_commands import optional_list_options
-from store.run_files import UNCHECKED
+from store.run_files import UNCHECKED, check_output
 from store.signals import stop_signals
 from store.videos import Video, VideoList
 from temporal.commands import accuracy_text, device_option, missing_option, report_missing
@@ -133,7 +133,7 @@ def predict(
     if output:
         ScoreTable.check_name(output)
     check_picture(picture, drawn, asked.ids)
-    check_writable(*(path for path in (output, picture, keep_features) if path))
+    check_output(*(path for path in (output, picture, keep_features) if path))
     opened, failed = Run.open(run), dict[str, tuple[str, str]]()
     with ExitStack() as stack:
         if features:

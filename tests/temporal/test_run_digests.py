@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
 import cli
-from store.errors import StoreError
+from store.errors import SpecError, StoreError
 from store.run_files import DIGESTS, UNCHECKED
 from store.scores import ScoreTable
 from store.videos import VideoList, write_csv
@@ -98,6 +98,32 @@ def test_scores_of_a_run_are_checked_wherever_they_are_read(train, tmp_path):
         assert f"{run.path / SCORES} is not the file that the run wrote" in str(failed.exception)
     with pytest.raises(StoreError, match="is not the file"):
         Run.open(run.path).scores()
+
+
+def test_no_output_takes_the_place_of_a_runs_file(train, order_store, order_videos, tmp_path):
+    run = train()
+    write_csv(order_videos, tmp_path / "list.csv")
+    listed, scores = tmp_path / "list.csv", run.path / SCORES
+    before = {file: file.read_bytes() for file in run.path.iterdir()}
+    for command in (
+        ["predict", run.path, listed, "--features", order_store.path, "-o", scores],
+        ["fuse", f"a={scores}", f"b={scores}", "-o", run.path / VALIDATION],
+        ["learn", run.path / VALIDATION, "-o", run.path / SPEC],
+        ["cross-fit", scores, "--list", listed, "-o", scores],
+        ["scores", "import", scores, "--kind", "scores", "-o", scores],
+        ["scores", "export", scores, "-o", scores],
+        ["idt", "score", listed, "--run", run.path, "--features", order_store.path, "-o", scores],
+    ):
+        told = CliRunner().invoke(cli.cli, list(map(str, command)))
+        assert isinstance(told.exception, SpecError), (command, told.output)
+        assert str(told.exception) == f"{command[-1]} is not written, for this file belongs to the run {run.path}; choose another name"
+    assert {file: file.read_bytes() for file in run.path.iterdir()} == before
+    for name in ("fused.npz", "fused.npz"):  # the run did not write it, so it may be there already
+        told = CliRunner().invoke(cli.cli, ["fuse", f"a={scores}", f"b={scores}", "-o", str(run.path / name)])
+        assert told.exit_code == 0, told.output
+    forget_digests(run.path)
+    told = CliRunner().invoke(cli.cli, ["fuse", f"a={scores}", f"b={scores}", "-o", str(scores)])
+    assert isinstance(told.exception, SpecError)
 
 
 def test_a_changed_spec_is_told(train):
