@@ -119,7 +119,7 @@ def sweep(
         done = run_sweep(settings, axes, videos, path, plan, "loss" if rank_by == "loss" else "accuracy", stopped)
     kept = lost_figures(path, done.rows)
     written = [] if kept else write_sweep(done)
-    click.echo(text(done))
+    click.echo(text(done, written=not kept))
     click.echo(
         f"{path / JSON} and what belongs to it stay as they were: {kept}" if kept else f"wrote {', '.join(map(str, written))}", err=True
     )

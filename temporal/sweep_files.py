@@ -87,11 +87,11 @@ def _nested_note(sweep: Sweep) -> str:
     )
 
 
-def text(sweep: Sweep) -> str:
-    """The table for a terminal."""
-    rows = [cells(sweep, row) for row in sweep.rows[:SHOWN]]
+def text(sweep: Sweep, written: bool = True) -> str:
+    """The table for a terminal; of a long one the first rows, unless the whole is not ``written`` to files."""
+    rows = [cells(sweep, row) for row in (sweep.rows[:SHOWN] if written else sweep.rows)]
     lines = [plain(header(sweep), rows, 1 + len(sweep.axes))]
-    if len(sweep.rows) > SHOWN:
+    if len(sweep.rows) > len(rows):
         lines.append(f"... and {len(sweep.rows) - SHOWN} more in {sweep.path / 'sweep.csv'}")
     return "\n".join([*lines, *notes(sweep), *(f"failed {row.setting.text()}: {row.trained.failure}" for row in sweep.failed)])
 

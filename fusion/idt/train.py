@@ -218,6 +218,7 @@ def _join(path: Path, jobs: Sequence[_Job], missing: tuple[str, ...], folded: bo
     if folded:
         table = ScoreTable.concat([ScoreTable.load(file) for file in files])
         table = ScoreTable(table.ids, table.classes, table.values, table.kind, table.labels, {"run": path.name, **table.source})
+        (path / SPEC).unlink(missing_ok=True)  # of the run before, whose digest of the scores is not that of the new ones
         table.save(path / SCORES)
         result = {"top1": top1(table), "folds": {job.part.name: job.folder.name for job in jobs}, "videos": {"test": len(table)}}
         _write_spec(path, {"folds": [job.identity for job in jobs]}, result)

@@ -154,13 +154,16 @@ def test_a_sweep_of_another_list_or_of_other_features_is_refused(
     assert len(json.loads((tmp_path / "sweeps/s/sweep.json").read_text())["settings"]) == 2
 
 
-def test_a_good_table_is_not_replaced_by_failures(run_sweep, tmp_path: Path) -> None:
-    run_sweep("--grid", "head.name=mean,max", *FAST)
+def test_a_good_table_is_not_replaced_by_failures(run_sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("temporal.sweep_files.SHOWN", 1)
+    assert f"... and 1 more in {tmp_path / 'sweeps/s/sweep.csv'}" in run_sweep("--grid", "head.name=mean,max", *FAST).stdout
     weights = next((tmp_path / "sweeps/s/runs").rglob("weights.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1])
     before = _files(tmp_path / "sweeps")
     shown = run_sweep("--grid", "head.name=mean,max", *FAST, code=1)
     assert "weights.safetensors is not the file that the run wrote" in shown.stdout
+    assert re.search(r"^1 .*\nfailed  ?\S+ *$", shown.stdout, re.MULTILINE)
+    assert "sweep.csv" not in shown.stdout  # which is of the sweep before
     assert "sweep.json and what belongs to it stay as they were: it has figures of 1 settings that fail now" in shown.stderr
     shown = run_sweep("--grid", "sequence.width=4000", "--sequence.projection", "pca", *FAST, code=1)
     assert "stay as they were: it has figures, and now all 1 settings fail" in shown.stderr
