@@ -34,12 +34,14 @@ def check_before(job: Job, device: str) -> None:
     task, sequences, spec = job.task, job.sequences, job.task.spec
     check_layers(spec.head)
     check_trainable(sequences.subset(task.part.train))
-    training, _ = cut(sequences, task.part, spec)
+    training, validation = cut(sequences, task.part, spec)
     width = sequences.width
     if spec.sequence.projection == "pca":
         rows = len(np.unique(spread(training.starts, training.counts)))
         check_width((rows, width), spec.sequence.width)
         width = spec.sequence.width
-    head = check_head(spec.head, width, len(job.source.classes), int(sample_lengths(sequences.counts, spec.sequence).max()), device)
+    read = [part.counts for part in (training, validation, sequences.subset(task.part.test)) if part is not None]
+    longest = int(sample_lengths(np.concatenate(read), spec.sequence).max())
+    head = check_head(spec.head, width, len(job.source.classes), longest, device)
     if job.source.together and not can_train_together(head):
         raise TrainingError(APART)

@@ -1,11 +1,14 @@
 """Heads too large for any machine are refused in words, without being allocated."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import cli
 from store.errors import SpecError, TrainingError
-from store.videos import write_csv
+from store.videos import Video, VideoList, write_csv
 from temporal.size import check_size
 from temporal.spec import HeadSpec
 
@@ -42,3 +45,18 @@ def test_refused_before_any_progress(settings, words, order_videos, order_store,
     assert words in str(told.exception)
     assert told.stderr == ""
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_long_video_of_a_part_that_is_not_read_refuses_nothing(make_store, tmp_path):
+    """Without a validation share the list's validation videos are neither trained on nor scored."""
+    random = np.random.default_rng(0)
+    lengths = {"a": 4, "b": 4, "c": 4, "d": 4, "long": 9, "t": 4}
+    store = make_store({id_: random.standard_normal((length, 3)).astype(np.float16) for id_, length in lengths.items()})
+    splits = {"long": "val", "t": "test"}
+    videos = [Video(id_, Path(id_), "xy"[number % 2], splits.get(id_, "train"), id_) for number, id_ in enumerate(lengths)]
+    write_csv(VideoList(tuple(videos), ("x", "y")), tmp_path / "list.csv")
+    command = f"train-head {tmp_path / 'list.csv'} --features {store.path} --name one --out {tmp_path / 'runs'} --train.epochs 1"
+    command += " --head.name transformer --head.hidden 8 --head.params longest=5 --sequence.sampling all --train.validation"
+    assert CliRunner().invoke(cli.cli, [*command.split(), "0"]).exit_code == 0
+    told = CliRunner().invoke(cli.cli, [*command.split(), "0.2", "--name", "two"])
+    assert "a sequence has 9 steps" in str(told.exception)
