@@ -1,8 +1,10 @@
 """Pictures of a sweep: the best settings with their spread, and the validation accuracy over each axis."""
 
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from temporal.grid import FEATURES
 from temporal.sweep import Row, Sweep
 
 if TYPE_CHECKING:
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 PICTURES = ("sweep.png", "sweep.svg")
 BEST = 20  # settings in the picture of the best
 LINES = 8  # combinations of the other axes that are told apart by colour
+LONGEST = 32  # characters of a value; longer ones leave the panels no room
 BLUE, GREY = "#2563b8", "#a9b1ba"
 
 
@@ -51,7 +54,7 @@ def _best_panel(panel: "Axes", best: list[Row], axes: list[str]) -> None:
             if figure is not None:
                 spread = None if figure.deviation is None else 100 * figure.deviation
                 panel.errorbar(100 * figure.mean, place, xerr=spread, fmt="o", capsize=2, markersize=5, linewidth=1, color=colour, mfc=face)
-    names = [", ".join(row.setting.labels[name] for name in axes) or "the one setting" for row in best]
+    names = [", ".join(shown(name, row.setting.labels[name]) for name in axes) or "the one setting" for row in best]
     panel.set_yticks(range(len(best)), names, fontsize="small")
     panel.set_ylim(len(best) - 0.5, -0.5)
     panel.set_xlabel("top-1, %: ● validation (ranks), ○ test (does not)", fontsize="small")
@@ -70,11 +73,14 @@ def _axis_panel(panel: "Axes", sweep: Sweep, name: str) -> None:
             lines.setdefault(tuple(row.setting.labels[other] for other in others), {})[at] = 100 * row.val_accuracy.mean
     few = 1 < len(lines) <= LINES
     for other, points in sorted(lines.items()):
-        label, color = (", ".join(other), None) if few else (None, GREY if len(lines) > 1 else BLUE)
+        words = ", ".join(shown(*each) for each in zip(others, other, strict=True))
+        label, color = (words, None) if few else (None, GREY if len(lines) > 1 else BLUE)
         panel.plot(sorted(points), [points[at] for at in sorted(points)], "o-", markersize=3, linewidth=1, color=color, label=label)
     if len(lines) > 1:
         _mean_line(panel, list(lines.values()), len(texts))
-    panel.set_xticks(range(len(texts)), texts, fontsize="small", rotation=30 if max(map(len, texts)) > 6 else 0)
+    shorter = [shown(name, text) for text in texts]
+    turned = max(map(len, shorter)) > 6
+    panel.set_xticks(range(len(texts)), shorter, fontsize="small", rotation=30 if turned else 0, ha="right" if turned else "center")
     panel.set(xlabel=name, ylabel="validation top-1, %")
     panel.grid(alpha=0.3)
 
@@ -85,6 +91,13 @@ def _mean_line(panel: "Axes", lines: list[dict[int, float]], count: int) -> None
     means = [sum(points[at] for points in lines) / len(lines) for at in shared]
     panel.plot(shared, means, "k-", linewidth=2.2, label="mean", zorder=3)
     panel.legend(fontsize="x-small", framealpha=0.7)
+
+
+def shown(name: str, text: str) -> str:
+    """The value ``text`` of axis ``name`` as it fits into a picture: stores by their folders' names, long ones without their middle."""
+    if name == FEATURES:
+        text = "+".join(Path(part).name for part in ([text] if Path(text).is_dir() else text.split("+")))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 13]}…{text[-12:]}"
 
 
 def short(name: str) -> str:

@@ -26,6 +26,7 @@ from temporal.run_dir import Run
 from temporal.spec import HeadSpec, RunSpec
 from temporal.sweep import Row, ranked
 from temporal.sweep_commands import sweep
+from temporal.sweep_plot import shown
 
 FAST = ["--train.epochs", "3", "--sequence.steps", "8", "--train.validation", "0.25", "--head.hidden", "4", "--jobs", "1"]
 GRID = ["--grid", "head.name=mean,gru", "--grid", "train.learning_rate=1e-3,1e-2", "--seeds", "0,1"]
@@ -348,3 +349,9 @@ def test_cross_validation_ranks_by_all_validation_videos(run_sweep, tmp_path: Pa
     tables = [Run.open(fold).validation_scores() for fold in folds]
     right = np.concatenate([table.values.argmax(1) == table.labels for table in tables])
     assert row["val_accuracy"]["mean"] == pytest.approx(right.mean())
+
+
+def test_pictures_show_stores_by_their_names() -> None:
+    assert shown("features", "/a/b/rgb-0123+/a/c/flow-4567") == "rgb-0123+flow-4567"
+    assert shown("features", "features/mobilenet-farneback-tencrop-31a26ff3f924") == "mobilenet-farneback…31a26ff3f924"
+    assert shown("head.hidden", "128") == "128"
