@@ -46,6 +46,8 @@ def test_readers_in_worker_processes(tmp_path: Path, method: str) -> None:
     store_.get(IDS[0])  # a map that the workers inherit
     with multiprocessing.get_context(method).Pool(2) as pool:
         found = pool.map(functools.partial(FeatureStore.get, store_), IDS, chunksize=20)
+        pool.close()  # not by SIGTERM, of which the workers may have inherited a handler
+        pool.join()
     assert all(same(features, VIDEOS[video_id]) for features, video_id in zip(found, IDS, strict=True))
 
 
