@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torchvision.transforms.v2 import InterpolationMode, functional
 
-from extract.backbones import BackboneInfo
+from extract.backbones import BackboneInfo, Centre, centre_of
 from extract.flow_bytes import MIRRORS, mirrored_channels
 from extract.modality import RGB_CHANNELS
 from extract.spec import LARGEST_SIDE, CropSpec, FlowSpec
@@ -53,15 +53,15 @@ def resized_size(height: int, width: int, resize: Sequence[int]) -> tuple[int, i
     return size
 
 
-def crop_boxes(height: int, width: int, size: int, count: int, info: BackboneInfo | None = None) -> list[Box]:
-    """The ``count`` crops of ``size`` x ``size`` of frames of ``height`` x ``width``; the centre as the network was trained (``info``).
+def crop_boxes(height: int, width: int, size: int, count: int, rule: Centre = "even") -> list[Box]:
+    """The ``count`` crops of ``size`` x ``size`` of frames of ``height`` x ``width``; ``rule`` of the centre: see ``BackboneInfo.centre``.
 
     One: the centre. Ten, in the order of torchvision's ``TenCrop``: top left, top right, bottom left, bottom right, centre; then the same
     five of the mirrored frame.
     """
     assert size <= min(height, width), (height, width, size)
     down, right = height - size, width - size
-    centre = (info.centre_of(height, size), info.centre_of(width, size)) if info else (round(down / 2), round(right / 2))
+    centre = (centre_of(height, size, rule), centre_of(width, size, rule))
     if count == 1:
         return [Box(*centre, False, size)]
     five = [(0, 0), (0, right), (down, 0), (down, right), centre]

@@ -68,7 +68,7 @@ class Network:
     def cut(self, resized: torch.Tensor) -> torch.Tensor:
         """Resized frames uint8 [k, C, h, w] -> their crops uint8 [k, n, C, S, S]."""
         with self.watch.stage("crops"), self.device.working():
-            boxes = crop_boxes(resized.shape[-2], resized.shape[-1], self.spec.crops.size, self.spec.crops.count, self.backbone.info)
+            boxes = crop_boxes(resized.shape[-2], resized.shape[-1], self.spec.crops.size, self.spec.crops.count, self.backbone.info.centre)
             return cut(resized, boxes, self.spec.flow)
 
     @torch.inference_mode()

@@ -193,9 +193,9 @@ def _one_by_one(todo: Sequence[int], works: Sequence[Work], plan: Plan, stop_fil
 
 def _in_parallel(todo: Sequence[int], works: Sequence[Work], plan: Plan, jobs: int, stop_file: Path) -> Iterator[Numbered]:
     if plan.backend == "ray":
-        calls = [(index, works[index], plan, stop_file) for index in todo]
         if plan.device not in ("cpu", "cuda"):
             raise SpecError(f"device {plan.device!r} is one of this machine; Ray gives each setting a GPU of its own with --device cuda")
+        calls = [(index, works[index], plan, stop_file) for index in todo]
         for position, result, lost in in_ray(plan.scheduler, jobs, int(plan.device == "cuda"), _numbered, calls, stop_file.exists):
             yield (todo[position], Trained(failure=f"its worker on the Ray cluster was lost: {lost}")) if lost else result
         return

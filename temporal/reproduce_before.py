@@ -1,12 +1,11 @@
 """What an earlier reproduction left under the same name; see ``sweep_before`` for the same of sweeps."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from store.errors import SpecMismatchError
-from temporal.sweep_before import list_facts
+from temporal.sweep_before import list_facts, read_before
 
 if TYPE_CHECKING:
     from store.videos import VideoList
@@ -20,7 +19,7 @@ def check_same_lists(path: Path, lists: "Mapping[str, VideoList]") -> None:
 
     Results without any figure have nothing to protect.
     """
-    data = _read(path)
+    data = read_before(path, JSON)
     lines, before = _lines(data), data.get("lists")
     if lines and not any(line.get("top1") for _, _, line in lines):
         return
@@ -36,7 +35,7 @@ def check_same_lists(path: Path, lists: "Mapping[str, VideoList]") -> None:
 
 def lost_lines(path: Path, done: "Reproduction") -> int:
     """How many lines fail now that the results in ``path`` have figures of: these results are then to be kept."""
-    measured = {(where, names) for where, names, line in _lines(_read(path)) if line.get("top1")}
+    measured = {(where, names) for where, names, line in _lines(read_before(path, JSON)) if line.get("top1")}
     failed = {(table.where, tuple(each.line.names)) for table, lines in done.tables for each in lines if each.failed}
     return len(measured & failed)
 
@@ -51,11 +50,3 @@ def _lines(data: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...], Mapping[
         ]
     except (KeyError, TypeError, ValueError, AttributeError):
         return []
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads((path / JSON).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}

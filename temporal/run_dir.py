@@ -49,14 +49,7 @@ VALIDATION = "validation.npz"
 SUMMARY = "summary.json"
 
 RUN_ENTRIES = frozenset({SPEC, WEIGHTS, PROJECTION, VIDEOS, METRICS, CURVES, SCORES, VALIDATION, FOLDS, EVENTS, *WORK_FILES})
-CHECKED = (
-    WEIGHTS,
-    PROJECTION,
-    VIDEOS,
-    METRICS,
-    SCORES,
-    VALIDATION,
-)  # what commands read of a finished run
+CHECKED = (WEIGHTS, PROJECTION, VIDEOS, METRICS, SCORES, VALIDATION)  # what commands read of a finished run
 RECORDED_PACKAGES = ("actioncache", "torch", "numpy", "scikit-learn")
 
 

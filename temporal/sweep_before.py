@@ -21,10 +21,10 @@ def list_facts(videos: "VideoList") -> dict[str, Any]:
     return {"videos": len(videos), "classes": len(videos.classes), "digest": digest([listed, list(videos.classes)])}
 
 
-def read_before(path: Path) -> dict[str, Any]:
-    """The earlier sweep's file; empty where there is none that can be read."""
+def read_before(path: Path, name: str = JSON) -> dict[str, Any]:
+    """What the file ``name`` of an earlier sweep or reproduction says; empty where there is none that can be read."""
     try:
-        data = json.loads((path / JSON).read_text(encoding="utf-8"))
+        data = json.loads((path / name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}

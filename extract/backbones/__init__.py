@@ -26,6 +26,14 @@ class Published(Checked):
     about: str = ""  # by whom, trained on what, accuracy as published
 
 
+Centre = Literal["even", "down"]
+
+
+def centre_of(side: int, size: int, rule: Centre) -> int:
+    """First of the ``size`` pixels in the middle of ``side``."""
+    return round((side - size) / 2) if rule == "even" else (side - size) // 2
+
+
 @dataclass(frozen=True)
 class BackboneInfo(Checked):
     """What a network gives and what it must be fed. Preprocessing belongs to the weights, so it stands here and nowhere else."""
@@ -43,7 +51,7 @@ class BackboneInfo(Checked):
     fixed_size: bool = False  # takes inputs of ``size`` only, as a table of positions or a classifier over positions demands
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # of that resize
     antialias: bool = True  # whether that resize averages over what it shrinks, as PIL does
-    centre: Literal["even", "down"] = "even"  # where a centre crop between two pixels begins: at the even one (torchvision) or before
+    centre: Centre = "even"  # where a centre crop between two pixels begins: at the even one (torchvision) or before
     fps: float = 0.0  # frame rate of the clips it was trained on; 0: not stated, or single frames
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # one number for all channels, or one a channel in channel_order
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -61,10 +69,6 @@ class BackboneInfo(Checked):
         strange = {*levels, *self.maps} - set(self.dims)
         if not self.dims or min(sizes) < 1 or strange or set(self.aliases) & set(self.dims) or self.fps < 0:
             raise ValueError(f"backbone {self.name!r} describes itself wrongly: {self}")
-
-    def centre_of(self, side: int, size: int) -> int:
-        """First of the ``size`` pixels in the middle of ``side``."""
-        return round((side - size) / 2) if self.centre == "even" else (side - size) // 2
 
     @property
     def last_level(self) -> str:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from extract.backbones import BACKBONES, Backbone, BackboneInfo, Published
+from extract.backbones import BACKBONES, Backbone, BackboneInfo, Centre, Published, centre_of
 from extract.backbones.classifier import take_classes
 from store.errors import SpecError, WeightsError
 
@@ -145,14 +145,14 @@ class C3D(Backbone):
         renamed = {_native(key): value for key, value in state.items()}
         if any(key.startswith("backbone.") for key in state) and "mean_cube" not in renamed and "conv1.weight" in renamed:
             renamed["conv1.weight"] = renamed["conv1.weight"].flip(1)
-            renamed["mean_cube"] = mean_cube(np.array(MMACTION2_MEAN[::-1]), self.info)
+            renamed["mean_cube"] = mean_cube(np.array(MMACTION2_MEAN[::-1]), self.info.centre)
         take_classes(self, renamed, "fc8")
         return renamed
 
     def add_extras(self, state: Mapping[str, torch.Tensor], arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
         """Put the mean cube in, see ``mean_cube``."""
         super().add_extras({}, {name: array for name, array in arrays.items() if name not in self.extras})
-        return {**state, **{name: mean_cube(array, self.info) for name, array in arrays.items()}}
+        return {**state, **{name: mean_cube(array, self.info.centre) for name, array in arrays.items()}}
 
 
 def larger_of_pairs(x: torch.Tensor, axis: int) -> torch.Tensor:
@@ -173,10 +173,10 @@ def _native(key: str) -> str:
     return re.sub(r"\.[01]$", lambda blob: {".0": ".weight", ".1": ".bias"}[blob[0]], key)
 
 
-def mean_cube(array: np.ndarray, info: BackboneInfo) -> torch.Tensor:
-    """A published mean, BGR in 0..255, as the float32 cube [3, 16, 112, 112] that the network described by ``info`` subtracts.
+def mean_cube(array: np.ndarray, rule: Centre) -> torch.Tensor:
+    """A published mean, BGR in 0..255, as the float32 cube [3, 16, 112, 112] that the network subtracts.
 
-    Takes [3, 16, 112, 112], [16, 112, 112, 3], Caffe's [3, 16, 128, 171] (cut at the centre, where the frames are cut), each also with a
+    Takes [3, 16, 112, 112], [16, 112, 112, 3], Caffe's [3, 16, 128, 171] (cut where the frames are, by ``rule``), each also with a
     leading 1, and one number a channel [3]. Anything else, and values outside 0..255, raise ``WeightsError``.
     """
     cube = np.asarray(array)
@@ -186,7 +186,7 @@ def mean_cube(array: np.ndarray, info: BackboneInfo) -> torch.Tensor:
     elif cube.shape == (FRAMES, SIZE, SIZE, 3):
         cube = cube.transpose(3, 0, 1, 2)
     elif cube.shape == (3, FRAMES, *RESIZED):
-        top, left = (info.centre_of(side, SIZE) for side in RESIZED)  # as extract.crops cuts, so that each pixel loses its own mean
+        top, left = (centre_of(side, SIZE, rule) for side in RESIZED)  # as extract.crops cuts, so that each pixel loses its own mean
         cube = cube[:, :, top : top + SIZE, left : left + SIZE]
     if cube.shape != (3, FRAMES, SIZE, SIZE) or cube.dtype.kind not in "fiu":
         raise WeightsError(f"the mean cube is {list(np.shape(array))} {np.asarray(array).dtype}; give the {CUBE_HELP}")

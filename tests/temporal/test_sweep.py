@@ -256,6 +256,11 @@ def test_a_ray_cluster_gives_the_same_table_and_leaves_signals_alone(run_sweep, 
     finally:
         signal.signal(signal.SIGTERM, before)
     assert told == [signal.SIGTERM]
+    assert list(clusters.in_ray("", 2, 0, divmod_of, [(7, 2)], lambda: True)) == []  # stopped before anything was begun
+    with pytest.raises(SpecError, match="the Ray cluster has no GPU"):
+        list(clusters.in_ray("", 2, 1, divmod_of, [(7, 2)], lambda: False))
+    with pytest.raises(SpecError, match="a worker of the Ray cluster cannot train: ZeroDivisionError"):
+        list(clusters.in_ray("", 2, 0, divmod_of, [(7, 0)], lambda: False))
     assert run_sweep(*GRID, *FAST[:-2], "--backend", "ray", name="cluster").stdout == alone.stdout
 
 
